@@ -1,0 +1,1 @@
+"""Target platforms, found through the entry points `failback.importers`."""

@@ -1,0 +1,1 @@
+"""Restore disks to image files or block devices."""

@@ -1,0 +1,1 @@
+"""What a recovery point is: hardware model, disk images, index, encode and decode, catalogue."""

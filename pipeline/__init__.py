@@ -1,0 +1,1 @@
+"""Everything that moves blocks and drives a failback."""

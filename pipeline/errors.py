@@ -1,0 +1,146 @@
+"""Every error that failback raises on purpose.
+
+    FailbackError                what failed, on which object, and what the user can do
+    ├── UsageError               the request itself is wrong (exit code 2)
+    ├── StoreError               the object store
+    │   ├── NotFound             the object is proved absent
+    │   ├── AlreadyExists        a create-only put lost against an existing object
+    │   ├── AccessDenied         401, 403, a read-only directory
+    │   ├── StoreUnavailable     down, too slow, 5xx, cut: worth another try (transient)
+    │   └── StoreFull            quota or disk space of the store
+    ├── FormatError              bytes that are not what they should be
+    │   ├── CorruptObject        hash, length or structure is wrong
+    │   ├── NewerFormat          written by a later version of failback
+    │   └── WrongRepository      belongs to another repository
+    ├── CatalogueError           machine or recovery point does not exist, or is void or forgotten
+    ├── SourceError              a disk that is read
+    │   ├── Unreadable           an I/O error at a known offset
+    │   ├── SourceChanged        shrank, grew or was replaced while it was read
+    │   └── SourceBusy           mounted read-write or otherwise in use
+    ├── TargetError              a disk that is written
+    │   ├── TargetFull           no space left
+    │   ├── TargetBusy           mounted, held, or used by another restore
+    │   └── TargetMismatch       not the disk that was named (size, serial, foreign content)
+    ├── VerifyError              data differ from the recovery point
+    ├── SessionHeld              another writer of the same machine is alive
+    ├── SessionFenced            our session was fenced, or our recovery point taken by another writer
+    └── Interrupted              Ctrl-C or a termination signal; says how to go on
+"""
+
+from __future__ import annotations
+
+
+class FailbackError(Exception):
+    """Base of all errors. `message` says what failed and on what; `remedy` what the user can do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(FailbackError):
+    exit_code = 2
+
+
+class StoreError(FailbackError):
+    exit_code = 4
+    transient = False
+
+
+class NotFound(StoreError):
+    pass
+
+
+class AlreadyExists(StoreError):
+    pass
+
+
+class AccessDenied(StoreError):
+    pass
+
+
+class StoreUnavailable(StoreError):
+    transient = True
+
+
+class StoreFull(StoreError):
+    pass
+
+
+class FormatError(FailbackError):
+    exit_code = 5
+
+
+class CorruptObject(FormatError):
+    pass
+
+
+class NewerFormat(FormatError):
+    pass
+
+
+class WrongRepository(FormatError):
+    pass
+
+
+class CatalogueError(FailbackError):
+    exit_code = 3
+
+
+class SourceError(FailbackError):
+    exit_code = 6
+
+
+class Unreadable(SourceError):
+    """An I/O error while reading; `offset` and `length` in bytes name the range that cannot be read."""
+
+    def __init__(self, message: str, *, offset: int, length: int, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.offset = offset
+        self.length = length
+
+
+class SourceChanged(SourceError):
+    pass
+
+
+class SourceBusy(SourceError):
+    pass
+
+
+class TargetError(FailbackError):
+    exit_code = 7
+
+
+class TargetFull(TargetError):
+    pass
+
+
+class TargetBusy(TargetError):
+    pass
+
+
+class TargetMismatch(TargetError):
+    pass
+
+
+class VerifyError(FailbackError):
+    exit_code = 8
+
+
+class SessionHeld(FailbackError):
+    exit_code = 9
+
+
+class SessionFenced(FailbackError):
+    exit_code = 9
+
+
+class Interrupted(FailbackError):
+    exit_code = 130

@@ -1,0 +1,99 @@
+"""The store interface: eight verbs, typed errors, and existence that is three-valued (yes, no, error).
+
+A store maps keys to immutable byte strings. Keys are ASCII, `/`-separated, without empty, `.` or `..` parts.
+All verbs are safe to call from many threads at once. A backend makes one attempt per call and translates what went
+wrong into `pipeline.errors`: `transient` errors may be tried again, and only `pipeline.store.retry` does so.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias
+
+from pipeline.errors import UsageError
+
+Bytes: TypeAlias = "bytes | bytearray | memoryview"
+"""Any contiguous buffer: stores take and return them without copying where they can."""
+
+_KEY = re.compile(r"^[A-Za-z0-9%_.~-]+(/[A-Za-z0-9%_.~-]+)*$")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a listing or a head request says of one object. `modified` is the store's own clock (UTC)."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a store was seen to do, probed and never assumed. `clock_skew` is store minus local, in seconds."""
+
+    conditional_put: bool
+    ranged_get: bool
+    multi_delete: bool
+    list_after: bool
+    clock_skew: float
+    checksum_headers: bool = False
+    object_lock: bool = False
+    versioning: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it is a valid object key, else raise UsageError. Called once, at the border."""
+    if len(key) > 900 or not _KEY.match(key) or any(part in (".", "..") for part in key.split("/")):
+        raise UsageError(f"not a valid object key: {key[:200]!r}", remedy="keys are ASCII words joined by '/'")
+    return key
+
+
+class Store(ABC):
+    """One bucket and prefix, or one directory."""
+
+    name: str
+    """Address for people: no secrets in it."""
+
+    @abstractmethod
+    def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
+        """Store `data` durably under `key`, whole or not at all.
+
+        With `create`, raise AlreadyExists when the key exists (atomic among racing creators where the
+        store can: `Abilities.conditional_put`). A lost answer may leave the object stored.
+        """
+
+    @abstractmethod
+    def get(self, key: str) -> Bytes:
+        """The whole object. Raises NotFound."""
+
+    @abstractmethod
+    def get_range(self, key: str, offset: int, length: int) -> Bytes:
+        """Exactly `length` bytes from `offset`. Raises NotFound, or CorruptObject when the object is shorter."""
+
+    @abstractmethod
+    def head(self, key: str) -> ObjectInfo | None:
+        """Size and time, or None when the object is proved absent. Never None on an error."""
+
+    @abstractmethod
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        """Every object whose key starts with `prefix` (a plain string prefix) and sorts after `after`, in key order.
+
+        Raises on any error, also in the middle: a listing that ends without an exception is complete.
+        """
+
+    @abstractmethod
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Delete all `keys`; absent ones are no error. Raises on the first key that could not be deleted."""
+
+    @abstractmethod
+    def probe(self) -> Abilities:
+        """Find out what this store can do, using objects below `probe/` that are deleted again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections. No verb may be called afterwards."""

@@ -1,0 +1,1 @@
+"""Data checks: by listing, by reading, by comparing a disk."""
