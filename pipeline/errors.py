@@ -1,51 +1,70 @@
 """Every error that failback raises on purpose.
 
-    FailbackError                what failed, on which object, and what the user can do
-    ├── UsageError               the request itself is wrong (exit code 2)
-    ├── StoreError               the object store
-    │   ├── NotFound             the object is proved absent
-    │   ├── AlreadyExists        a create-only put lost against an existing object
-    │   ├── AccessDenied         401, 403, a read-only directory
-    │   ├── StoreUnavailable     down, too slow, 5xx, cut: worth another try (transient)
-    │   └── StoreFull            quota or disk space of the store
-    ├── FormatError              bytes that are not what they should be
-    │   ├── CorruptObject        hash, length or structure is wrong
-    │   ├── NewerFormat          written by a later version of failback
-    │   └── WrongRepository      belongs to another repository
-    ├── CatalogueError           machine or recovery point does not exist, or is void or forgotten
-    ├── SourceError              a disk that is read
-    │   ├── Unreadable           an I/O error at a known offset
-    │   ├── SourceChanged        shrank, grew or was replaced while it was read
-    │   └── SourceBusy           mounted read-write or otherwise in use
-    ├── TargetError              a disk that is written
-    │   ├── TargetFull           no space left
-    │   ├── TargetBusy           mounted, held, or used by another restore
-    │   └── TargetMismatch       not the disk that was named (size, serial, foreign content)
-    ├── VerifyError              data differ from the recovery point
-    ├── SessionHeld              another writer of the same machine is alive
-    ├── SessionFenced            our session was fenced, or our recovery point taken by another writer
-    └── Interrupted              Ctrl-C or a termination signal; says how to go on
+FailbackError                what failed, on which object, and what the user can do
+├── UsageError               the request itself is wrong (exit code 2)
+├── StoreError               the object store
+│   ├── NotFound             the object is proved absent
+│   ├── AlreadyExists        a create-only put lost against an existing object
+│   ├── AccessDenied         401, 403, a read-only directory
+│   ├── StoreUnavailable     down, too slow, 5xx, cut: worth another try (transient)
+│   └── StoreFull            quota or disk space of the store
+├── FormatError              bytes that are not what they should be
+│   ├── CorruptObject        hash, length or structure is wrong
+│   ├── NewerFormat          written by a later version of failback
+│   └── WrongRepository      belongs to another repository
+├── CatalogueError           machine or recovery point does not exist, or is void or forgotten
+├── SourceError              a disk that is read
+│   ├── Unreadable           an I/O error at a known offset
+│   ├── SourceChanged        shrank, grew or was replaced while it was read
+│   └── SourceBusy           mounted read-write or otherwise in use
+├── TargetError              a disk that is written
+│   ├── TargetFull           no space left
+│   ├── TargetBusy           mounted, held, or used by another restore
+│   └── TargetMismatch       not the disk that was named (size, serial, foreign content)
+├── VerifyError              data differ from the recovery point
+├── SessionHeld              another writer of the same machine is alive
+├── SessionFenced            our session was fenced, or our recovery point taken by another writer
+└── Interrupted              Ctrl-C or a termination signal; says how to go on
 """
 
 from __future__ import annotations
 
+from manifests.errors import (
+    CorruptObject,
+    FailbackError,
+    FormatError,
+    NewerFormat,
+    UsageError,
+    WrongRepository,
+)
 
-class FailbackError(Exception):
-    """Base of all errors. `message` says what failed and on what; `remedy` what the user can do."""
-
-    exit_code = 1
-
-    def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
-
-
-class UsageError(FailbackError):
-    exit_code = 2
+__all__ = [
+    "AccessDenied",
+    "AlreadyExists",
+    "CatalogueError",
+    "CorruptObject",
+    "FailbackError",
+    "FormatError",
+    "Interrupted",
+    "NewerFormat",
+    "NotFound",
+    "SessionFenced",
+    "SessionHeld",
+    "SourceBusy",
+    "SourceChanged",
+    "SourceError",
+    "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "TargetBusy",
+    "TargetError",
+    "TargetFull",
+    "TargetMismatch",
+    "Unreadable",
+    "UsageError",
+    "VerifyError",
+    "WrongRepository",
+]
 
 
 class StoreError(FailbackError):
@@ -70,22 +89,6 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFull(StoreError):
-    pass
-
-
-class FormatError(FailbackError):
-    exit_code = 5
-
-
-class CorruptObject(FormatError):
-    pass
-
-
-class NewerFormat(FormatError):
-    pass
-
-
-class WrongRepository(FormatError):
     pass
 
 
