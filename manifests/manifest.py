@@ -1,0 +1,140 @@
+"""The manifest: one recovery point of one machine (FORMAT.md, section 8)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from manifests.envelope import Kind, open_by_place, seal_by_place
+from manifests.errors import CorruptObject
+from manifests.machine import Machine, Model
+
+Consistency = Literal["torn", "crash", "filesystem", "application"]
+"""torn: the disk changed while it was read. crash: as after a power cut. filesystem, application: quiesced."""
+
+Hex = str
+"""An id in lower-case hexadecimal, 64 digits."""
+
+
+class Segment(Model):
+    """One overlay segment: its object, its first and last position, how many entries."""
+
+    id: Hex
+    first: int = Field(ge=0)
+    last: int = Field(ge=0)
+    count: int = Field(ge=1)
+
+
+class Tier(Model):
+    """One overlay tier; segments ascend and do not meet."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(s.count for s in self.segments)
+
+
+class Index(Model):
+    """Where the chunks of a disk are: a page directory and up to four tiers over it, newest first."""
+
+    pages: Hex
+    tiers: tuple[Tier, ...] = Field(default=(), max_length=4)
+
+
+class Disk(Model):
+    """One disk of a recovery point."""
+
+    number: int = Field(ge=0, description="order at the machine, from 0")
+    lineage: str = Field(pattern="^[0-9a-f]{32}$", description="the same for all points of one disk")
+    name: str = Field(description="what the user called it at the source: path or URL")
+    size: int = Field(ge=0, description="bytes")
+    sector_size: int = 512
+    chunk_size: int
+    bus: str = ""
+    boot: bool = False
+    serial: str = ""
+    source_format: str = Field(default="raw", description="raw, qcow2, vmdk, vhdx, device, nbd, …")
+    digest: Hex = Field(description="Merkle digest")
+    index: Index
+    packs: tuple[Hex, ...] = Field(default=(), description="pack lists: a base, then changes")
+    unreadable: tuple[tuple[int, int], ...] = Field(
+        default=(), description="(offset, length) in bytes that the source could not read; they restore as zeros"
+    )
+    change_maps: tuple[str, ...] = Field(
+        default=(), description="changed-block maps of the source that were empty at this point: they begin here"
+    )
+    stored_bytes: int = Field(default=0, ge=0, description="bytes of packs that this point added")
+    live_bytes: int = Field(default=0, ge=0, description="stored bytes of all chunks this point refers to")
+    data_bytes: int = Field(default=0, ge=0, description="bytes of chunks that are not zero")
+
+    @property
+    def positions(self) -> int:
+        return -(-self.size // self.chunk_size)
+
+
+class Parent(Model):
+    """The point this one was compared with."""
+
+    sequence: int = Field(ge=1)
+    manifest: Hex = Field(description="BLAKE3 of the parent's manifest object")
+
+
+class Manifest(Model):
+    """One recovery point. Always complete: a restore never walks a chain."""
+
+    format: Literal[1] = 1
+    machine: Machine
+    sequence: int = Field(ge=1)
+    parent: Parent | None = None
+    bases: tuple[str, ...] = Field(default=(), description="MACHINE@POINT that chunks were shared with")
+    started: str = Field(description="RFC 3339, UTC, writer's clock")
+    time: str = Field(description="when the point was complete; RFC 3339, UTC, writer's clock")
+    tool: str
+    run: str = Field(description="<sequence>-<attempt> of the session that wrote it")
+    consistency: Consistency
+    final: bool = Field(default=False, description="taken after the machine was stopped, for a cutover")
+    set: str | None = Field(default=None, description="id of the set of points taken at one barrier")
+    disks: tuple[Disk, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.machine.name}@{self.sequence}"
+
+    def encode(self, repository: bytes) -> bytes:
+        """The stored object."""
+        document = self.model_dump(mode="json")
+        plain = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return seal_by_place(Kind.MANIFEST, plain, repository=repository)
+
+    @classmethod
+    def parse(cls, plain: bytes, *, name: str) -> Manifest:
+        try:
+            return cls.model_validate_json(plain)
+        except ValidationError as error:
+            raise CorruptObject(f"{name} is not a valid manifest: {error}") from error
+
+
+def decode_manifest(data: bytes | memoryview, *, repository: bytes, name: str) -> Manifest | None:
+    """The manifest, or None for a void record."""
+    kind, plain = open_by_place(data, Kind.MANIFEST, Kind.VOID, repository=repository, name=name)
+    return Manifest.parse(plain, name=name) if kind == Kind.MANIFEST else None
+
+
+def encode_record(kind: Kind, document: dict[str, Any], repository: bytes) -> bytes:
+    """Stored bytes of a small JSON record: tombstone, void record, session, heartbeat, session end."""
+    plain = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return seal_by_place(kind, plain, repository=repository)
+
+
+def decode_record(data: bytes | memoryview, kind: Kind, *, repository: bytes, name: str) -> dict[str, Any]:
+    _kind, plain = open_by_place(data, kind, repository=repository, name=name)
+    try:
+        document = json.loads(plain)
+    except ValueError as error:
+        raise CorruptObject(f"{name} is not valid JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise CorruptObject(f"{name} is not a record")
+    return document

@@ -1,0 +1,138 @@
+"""Packs: many sealed chunks of one disk in one object (FORMAT.md, section 4)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+
+from manifests.entry import FLAG_STORED, ID_SIZE, Positions, Rows
+from manifests.envelope import (
+    HEADER_SIZE,
+    Kind,
+    check_header,
+    decode_body,
+    encode_body,
+    new_header,
+    object_id,
+)
+from manifests.errors import CorruptObject
+
+PACK_SIZE = 8 << 20
+PACK_SLOTS = 4096
+FOOTER_SIZE = 32
+_FOOTER = struct.Struct("<IIII8x8s")
+_FOOTER_MAGIC = b"kcabliaf"
+_TABLE_HEAD = struct.Struct("<16sII")
+
+
+class PackBuilder:
+    """Collects the chunks of one pack. Offsets are final when a chunk is added; the id is known after `seal`."""
+
+    def __init__(self, lineage: bytes, chunk_size: int) -> None:
+        self.lineage = lineage
+        self.chunk_size = chunk_size
+        self.size = HEADER_SIZE
+        self._payload: list[bytes] = []
+        self._ids: list[bytes] = []
+        self._positions: list[int] = []
+        self._offsets: list[int] = []
+        self._flags: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._payload)
+
+    @property
+    def full(self) -> bool:
+        return self.size >= PACK_SIZE - self.chunk_size // 2 or len(self._payload) >= PACK_SLOTS
+
+    def add(self, position: int, chunk_id: bytes, sealed: bytes, flags: int) -> tuple[int, int]:
+        """Append a sealed chunk; returns (slot, offset)."""
+        slot, offset = len(self._payload), self.size
+        self._payload.append(sealed)
+        self._ids.append(chunk_id)
+        self._positions.append(position)
+        self._offsets.append(offset)
+        self._flags.append(flags)
+        self.size += len(sealed)
+        return slot, offset
+
+    def seal(self, repository: bytes) -> tuple[bytes, bytes]:
+        """(id, stored bytes). The payload is given up."""
+        count = len(self._payload)
+        lengths = np.array([len(p) for p in self._payload], "<u4")
+        table = encode_body(
+            _TABLE_HEAD.pack(self.lineage, count, self.chunk_size)
+            + b"".join(self._ids)
+            + np.array(self._positions, "<u8").tobytes()
+            + np.array(self._offsets, "<u4").tobytes()
+            + lengths.tobytes()
+            + np.array(self._flags, "<u2").tobytes()
+        )
+        footer = _FOOTER.pack(self.size, len(table), count, self.chunk_size, _FOOTER_MAGIC)
+        data = b"".join([new_header(Kind.PACK, repository), *self._payload, table, footer])
+        self._payload = []
+        return object_id(data), data
+
+
+@dataclass(frozen=True, slots=True)
+class PackTableOfContents:
+    """What a pack says of itself; columns by slot."""
+
+    lineage: bytes
+    chunk_size: int
+    ids: list[bytes]
+    positions: Positions
+    offsets: Rows
+    lengths: Rows
+    flags: Rows
+
+
+def read_table(data: bytes | memoryview, *, repository: bytes, name: str) -> PackTableOfContents:
+    """The table of a whole pack object, for salvage and deep checks. Raises CorruptObject."""
+    view = memoryview(data)
+    if check_header(view, repository=repository, name=name) != Kind.PACK:
+        raise CorruptObject(f"{name} is not a pack")
+    damaged = CorruptObject(f"{name} has a damaged table of contents")
+    if len(view) < HEADER_SIZE + FOOTER_SIZE:
+        raise damaged
+    at, length, count, chunk_size, magic = _FOOTER.unpack_from(view, len(view) - FOOTER_SIZE)
+    if magic != _FOOTER_MAGIC or at + length + FOOTER_SIZE != len(view) or count > PACK_SLOTS:
+        raise damaged
+    plain = decode_body(view[at : at + length], name=name)
+    if len(plain) != _TABLE_HEAD.size + count * (ID_SIZE + 8 + 4 + 4 + 2):
+        raise damaged
+    lineage, found, size = _TABLE_HEAD.unpack_from(plain)
+    if found != count or size != chunk_size:
+        raise damaged
+    at = _TABLE_HEAD.size
+    ids = [plain[at + ID_SIZE * i : at + ID_SIZE * (i + 1)] for i in range(count)]
+    at += ID_SIZE * count
+    columns = []
+    for dtype in ("<u8", "<u4", "<u4", "<u2"):
+        columns.append(np.frombuffer(plain, dtype, count, at))
+        at += count * np.dtype(dtype).itemsize
+    return PackTableOfContents(lineage, chunk_size, ids, *columns)
+
+
+class ChunkDecoder:
+    """Opens sealed chunks; holds one decompression context, so use one per thread."""
+
+    def __init__(self, chunk_size: int) -> None:
+        self.chunk_size = chunk_size
+        self._zstd = zstandard.ZstdDecompressor()
+
+    def decode(self, sealed: memoryview, flags: int, *, name: str) -> bytes | memoryview:
+        """The plain chunk, exactly `chunk_size` bytes; its id is not checked yet. Raises CorruptObject."""
+        if flags & FLAG_STORED:
+            plain: bytes | memoryview = sealed
+        else:
+            try:
+                plain = self._zstd.decompress(sealed, max_output_size=self.chunk_size, allow_extra_data=False)
+            except zstandard.ZstdError as error:
+                raise CorruptObject(f"{name} does not decompress: {error}") from error
+        if len(plain) != self.chunk_size:
+            raise CorruptObject(f"{name} has {len(plain)} bytes instead of {self.chunk_size}")
+        return plain

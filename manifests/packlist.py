@@ -1,0 +1,60 @@
+"""Pack lists: every pack that one disk of a manifest uses (FORMAT.md, section 7)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from manifests.entry import ID_SIZE
+from manifests.errors import CorruptObject
+
+_HEAD = struct.Struct("<I4x")
+
+
+@dataclass(slots=True)
+class PackUse:
+    """`stored`: bytes of the pack object; `live`: stored bytes of the chunks in use (in a change: may be negative)."""
+
+    stored: int
+    live: int
+
+
+def encode_pack_list(packs: dict[bytes, PackUse]) -> bytes:
+    ids = sorted(packs)
+    stored = np.array([packs[i].stored for i in ids], "<u4")
+    live = np.array([packs[i].live for i in ids], "<i8")
+    return _HEAD.pack(len(ids)) + b"".join(ids) + stored.tobytes() + live.tobytes()
+
+
+def decode_pack_list(plain: bytes, *, name: str) -> dict[bytes, PackUse]:
+    damaged = CorruptObject(f"{name} is damaged: its entries do not add up")
+    if len(plain) < _HEAD.size:
+        raise damaged
+    (count,) = _HEAD.unpack_from(plain)
+    if len(plain) != _HEAD.size + count * (ID_SIZE + 4 + 8):
+        raise damaged
+    at = _HEAD.size
+    ids = [plain[at + ID_SIZE * i : at + ID_SIZE * (i + 1)] for i in range(count)]
+    if any(a >= b for a, b in pairwise(ids)):
+        raise damaged
+    at += ID_SIZE * count
+    stored = np.frombuffer(plain, "<u4", count, at).tolist()
+    live = np.frombuffer(plain, "<i8", count, at + 4 * count).tolist()
+    return {i: PackUse(s, v) for i, s, v in zip(ids, stored, live, strict=True)}
+
+
+def add_up(lists: Iterable[dict[bytes, PackUse]]) -> dict[bytes, PackUse]:
+    """A base and its changes as one list."""
+    total: dict[bytes, PackUse] = {}
+    for packs in lists:
+        for pack, use in packs.items():
+            if pack in total:
+                total[pack].live += use.live
+                total[pack].stored = max(total[pack].stored, use.stored)
+            else:
+                total[pack] = PackUse(use.stored, use.live)
+    return total

@@ -1,0 +1,98 @@
+"""Pages, overlay segments and journals: lists of index entries (FORMAT.md, section 5)."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from manifests.entry import ENTRY, ID_SIZE, PackTable, Positions, Rows, is_zero
+from manifests.errors import CorruptObject
+
+PAGE_POSITIONS = 4096
+SEGMENT_ENTRIES = 16384
+_HEAD = struct.Struct("<IIIIQ")
+_ROW_SIZE = ID_SIZE + 4 + 4 + 4 + 2 + 2
+
+
+def encode_page(first: int, rows: Rows, packs: PackTable) -> bytes:
+    """Plain form of the page of positions first … first+len(rows)-1."""
+    return _encode(first, None, rows, packs, disk=0)
+
+
+def encode_segment(positions: Positions, rows: Rows, packs: PackTable, *, disk: int = 0) -> bytes:
+    """Plain form of an overlay segment or a journal; `positions` ascend strictly."""
+    return _encode(int(positions[0]) if len(positions) else 0, positions, rows, packs, disk=disk)
+
+
+def _encode(first: int, positions: Positions | None, rows: Rows, packs: PackTable, *, disk: int) -> bytes:
+    stored = ~is_zero(rows)
+    ordinals, inverse = np.unique(rows["pack"][stored], return_inverse=True)
+    ids = [packs.ids[int(o)] for o in ordinals]
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    rank = np.empty(len(ids), "<u4")
+    rank[order] = np.arange(len(ids), dtype="<u4")
+    numbers = np.zeros(len(rows), "<u4")
+    if len(ids):
+        numbers[stored] = rank[inverse]
+    parts = [
+        _HEAD.pack(len(rows), len(ids), disk, 0, first),
+        *(ids[i] for i in order),
+        b"" if positions is None else np.ascontiguousarray(positions, "<u8").tobytes(),
+        np.ascontiguousarray(rows["id"]).tobytes(),
+        numbers.tobytes(),
+    ]
+    parts += [np.ascontiguousarray(rows[column]).tobytes() for column in ("offset", "length", "slot", "flags")]
+    return b"".join(parts)
+
+
+def decode_page(plain: bytes, packs: PackTable, *, first: int, count: int, name: str) -> Rows:
+    """Entries of the page; raises CorruptObject when it is not the page of `count` positions from `first`."""
+    found_first, _disk, _positions, rows = _decode(plain, packs, dense=True, name=name)
+    if found_first != first or len(rows) != count:
+        raise CorruptObject(f"{name} holds {len(rows)} positions from {found_first}, not {count} from {first}")
+    return rows
+
+
+def decode_segment(plain: bytes, packs: PackTable, *, name: str) -> tuple[int, Positions, Rows]:
+    """(disk number, positions, entries) of an overlay segment or a journal."""
+    _first, disk, positions, rows = _decode(plain, packs, dense=False, name=name)
+    return disk, positions, rows
+
+
+def _decode(plain: bytes, packs: PackTable, *, dense: bool, name: str) -> tuple[int, int, Positions, Rows]:
+    damaged = CorruptObject(f"{name} is damaged: its entries do not add up")
+    if len(plain) < _HEAD.size:
+        raise damaged
+    count, pack_count, disk, _, first = _HEAD.unpack_from(plain)
+    size = _HEAD.size + ID_SIZE * pack_count + count * (_ROW_SIZE + (0 if dense else 8))
+    if len(plain) != size or count > SEGMENT_ENTRIES:
+        raise damaged
+    at = _HEAD.size
+    table = np.array(
+        [packs.ordinal(plain[at + ID_SIZE * i : at + ID_SIZE * (i + 1)]) for i in range(pack_count)], "<u4"
+    )
+    at += ID_SIZE * pack_count
+    if dense:
+        positions = np.arange(first, first + count, dtype="<u8")
+    else:
+        positions = np.frombuffer(plain, "<u8", count, at)
+        at += 8 * count
+        if count and (positions[0] != first or (positions[1:] <= positions[:-1]).any()):
+            raise damaged
+    rows = np.empty(count, ENTRY)
+    rows["id"] = np.frombuffer(plain, "<u8", 4 * count, at).reshape(count, 4)
+    at += ID_SIZE * count
+    numbers = np.frombuffer(plain, "<u4", count, at)
+    at += 4 * count
+    for column in ("offset", "length", "slot", "flags"):
+        rows[column] = np.frombuffer(plain, ENTRY[column], count, at)
+        at += ENTRY[column].itemsize * count
+    stored = ~is_zero(rows)
+    if count and ((pack_count == 0 and stored.any()) or (pack_count and (numbers >= pack_count).any())):
+        raise damaged
+    rows["pack"] = table[numbers] if pack_count else 0
+    rows["pack"][~stored] = 0
+    if (rows["length"][~stored] != 0).any() or (rows["length"][stored] == 0).any():
+        raise damaged
+    return first, disk, positions, rows
