@@ -28,6 +28,8 @@ class Exporter(ABC):
     identity: str | None
     """Two opens with the same identity read the same bytes (for a file: device, inode, size, change times).
     None where the source can't promise that; then a resumed export hashes everything again."""
+    live: bool = False
+    """Somebody may write to the disk while it is read (only with the user's consent): the copy is torn."""
     read_threads: int = 1
     """How many threads may usefully call `read_into` at once."""
 

@@ -38,6 +38,9 @@ class BlockWriter(ABC):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Read back."""
 
+    def drop_cache(self) -> None:  # noqa: B027 - to do nothing is right where there is no cache
+        """After a flush: let the next `read_into` come from the medium and not from memory, where that can be had."""
+
     @abstractmethod
     def guard(self) -> str:
         """What identifies this disk and its last change (for a file: device, inode, size, change times). Equal
