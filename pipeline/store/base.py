@@ -1,6 +1,9 @@
 """The store interface: eight verbs, typed errors, and existence that is three-valued (yes, no, error).
 
-A store maps keys to immutable byte strings. Keys are ASCII, `/`-separated, without empty, `.` or `..` parts.
+A store maps keys to immutable byte strings. Keys are ASCII, `/`-separated, without empty parts and without parts that
+begin with a dot (file systems and servers keep their own things there). No key may be the "directory" of another
+(`a` and `a/b`): some servers refuse it. Anything in the same place that has no valid key is ignored.
+
 All verbs are safe to call from many threads at once. A backend makes one attempt per call and translates what went
 wrong into `pipeline.errors`: `transient` errors may be tried again, and only `pipeline.store.retry` does so.
 """
@@ -17,9 +20,12 @@ from typing import TypeAlias
 from pipeline.errors import UsageError
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
-"""Any contiguous buffer: stores take and return them without copying where they can."""
+"""Any contiguous buffer: stores take them without copying where they can."""
 
-_KEY = re.compile(r"^[A-Za-z0-9%_.~-]+(/[A-Za-z0-9%_.~-]+)*$")
+_PART = "[A-Za-z0-9%_~-][A-Za-z0-9%_.~-]*"
+_KEY = re.compile(f"{_PART}(/{_PART})*")
+MAX_KEY = 900
+"""Longest key in characters: S3 takes 1,024 bytes, and a repository's prefix comes in front."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,22 @@ class Abilities:
 
 def check_key(key: str) -> str:
     """Return `key` if it is a valid object key, else raise UsageError. Called once, at the border."""
-    if len(key) > 900 or not _KEY.match(key) or any(part in (".", "..") for part in key.split("/")):
+    if not is_key(key):
         raise UsageError(f"not a valid object key: {key[:200]!r}", remedy="keys are ASCII words joined by '/'")
     return key
+
+
+def is_key(key: str) -> bool:
+    """Whether `key` is one that a store would take."""
+    return len(key) <= MAX_KEY and _KEY.fullmatch(key) is not None
+
+
+def flat(data: Bytes) -> memoryview:
+    """`data` as one row of bytes, not copied. Raises UsageError when it is not contiguous."""
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise UsageError("an object's data must be one contiguous buffer")
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
 class Store(ABC):
@@ -68,11 +87,14 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def get(self, key: str) -> Bytes:
-        """The whole object. Raises NotFound."""
+    def get(self, key: str) -> memoryview:
+        """The whole object, read-only. Raises NotFound.
+
+        A view, so that slices are free. Take `bytes(view)` to compare (views compare slowly) and to parse JSON.
+        """
 
     @abstractmethod
-    def get_range(self, key: str, offset: int, length: int) -> Bytes:
+    def get_range(self, key: str, offset: int, length: int) -> memoryview:
         """Exactly `length` bytes from `offset`. Raises NotFound, or CorruptObject when the object is shorter."""
 
     @abstractmethod

@@ -1,0 +1,248 @@
+"""A store in an S3-compatible bucket. Objects travel through obstore: a seventh of boto3's CPU per request.
+
+obstore's own retries are off: `pipeline.store.retry` is the one place that tries again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipeline.errors import CorruptObject, NotFound, StoreError, UsageError
+from pipeline.store.address import S3Address
+from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, check_key, flat, is_key
+from pipeline.store.credentials import Credentials, find_credentials
+from pipeline.store.probe import probe
+from pipeline.store.s3_errors import translate
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config
+    from obstore.store import S3Store as Client
+
+PAGE = 1000
+"""Keys of one listing request and of one multi-delete: the limit of S3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `request` covers one whole request with its body; `stall` is silence while an answer is read."""
+
+    connect: float = 10.0
+    request: float = 300.0
+    stall: float = 60.0
+
+
+class S3Store(Store):
+    """One attempt per call. Buffers returned are the library's own memory, not copies."""
+
+    def __init__(
+        self, location: S3Address, *, credentials: Credentials | None = None, timeouts: Timeouts | None = None
+    ) -> None:
+        self.location = location
+        self.name = f"s3://{location.bucket}/{location.prefix}".rstrip("/")
+        found = credentials or find_credentials(location.profile)
+        self._region = location.region or found.region or "us-east-1"
+        self._credentials = found
+        timeouts = timeouts or Timeouts()
+        # Two clients, since a read timeout would also count the time in which a slow line uploads.
+        self._writer = self._client(timeouts, stall=None)
+        self._reader = self._client(timeouts, stall=timeouts.stall)
+
+    def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
+        path = self._path(key)
+        with self._explained("put", key):
+            self._writer.put(path, flat(data), use_multipart=False, mode="create" if create else "overwrite")
+
+    def get(self, key: str) -> memoryview:
+        path = self._path(key)
+        with self._explained("get", key):
+            return memoryview(self._reader.get(path).bytes())
+
+    def get_range(self, key: str, offset: int, length: int) -> memoryview:
+        path = self._path(key)
+        if length == 0:
+            return self._empty_range(key)
+        with self._explained("get", key):
+            part = memoryview(self._reader.get_range(path, start=offset, length=length))
+        if len(part) != length:
+            raise CorruptObject(f"{key} in {self.name} is too short for {length} bytes at {offset}")
+        return part
+
+    def head(self, key: str) -> ObjectInfo | None:
+        path = self._path(key)
+        try:
+            with self._explained("head", key):
+                meta = self._reader.head(path)
+        except NotFound:
+            # The answer to HEAD has no body, so a missing bucket or a lost proxy looks like an absent key. GET tells.
+            try:
+                with self._explained("get", key):
+                    meta = self._reader.get(path, options={"range": (0, 1)}).meta
+            except NotFound:
+                return None
+            except CorruptObject:  # an empty object, created in between, has no first byte
+                with self._explained("head", key):
+                    meta = self._reader.head(path)
+        return ObjectInfo(key, meta["size"], meta["last_modified"])
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        folder, slash, rest = prefix.rpartition("/")
+        if rest and after < prefix:
+            # obstore lists whole folders: start behind the prefix itself, which is then asked for by name.
+            if is_key(prefix) and (info := self.head(prefix)) is not None:
+                yield info
+            after = prefix
+        yield from self._list_folder(folder + slash, prefix, after)
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        batch: list[str] = []
+        for key in keys:
+            batch.append(self._path(key))
+            if len(batch) == PAGE:
+                self._delete(batch)
+                batch = []
+        if batch:
+            self._delete(batch)
+
+    def probe(self) -> Abilities:
+        from pipeline.store.bucket import inspect_bucket
+
+        abilities = probe(self)
+        bucket = inspect_bucket(self.location, self._region)
+        return replace(
+            abilities,
+            object_lock=bucket.object_lock,
+            versioning=bucket.versioning,
+            checksum_headers=self._takes_checksums(),
+            notes=(*abilities.notes, *bucket.notes),
+        )
+
+    def close(self) -> None:
+        del self._reader, self._writer
+
+    def _list_folder(self, folder: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
+        base = self.location.prefix
+        last = after
+        with self._explained("list", prefix):
+            pages = self._reader.list(base + folder or None, offset=base + after if after else None, chunk_size=PAGE)
+            iterator = iter(pages)
+        while True:
+            with self._explained("list", prefix):
+                page = next(iterator, None)
+            if page is None:
+                return
+            for meta in page:
+                key = meta["path"][len(base) :]
+                if not is_key(key):
+                    continue
+                if key <= last:
+                    if meta["size"] == 0:
+                        continue  # a "folder" that a console made: its key ends with a slash that obstore drops
+                    raise StoreError(
+                        f"{self.name} lists {key} after {last}: not in key order",
+                        remedy="failback needs a store that lists in key order (not an S3 directory bucket)",
+                    )
+                last = key
+                if key.startswith(prefix):
+                    yield ObjectInfo(key, meta["size"], meta["last_modified"])
+                elif key > prefix:
+                    return
+
+    def _delete(self, paths: Sequence[str]) -> None:
+        with self._explained("delete", paths[0][len(self.location.prefix) :] + (" ..." if len(paths) > 1 else "")):
+            self._writer.delete(paths)
+
+    def _empty_range(self, key: str) -> memoryview:
+        if self.head(key) is None:
+            raise NotFound(f"{key} is not in {self.name}")
+        return memoryview(b"")
+
+    def _takes_checksums(self) -> bool:
+        """Whether a put with a checksum header is accepted."""
+        other = S3Store(replace(self.location, checksum="crc64nvme"), credentials=self._credentials)
+        try:
+            other.put("probe/checksum", b"failback")
+            other.delete_many(["probe/checksum"])
+        except StoreError:
+            return False
+        return True
+
+    def _path(self, key: str) -> str:
+        return self.location.prefix + check_key(key)
+
+    @contextmanager
+    def _explained(self, verb: str, key: str) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, FileNotFoundError, ValueError) as error:
+            raise translate(error, verb=verb, key=key, bucket=self.location.bucket, name=self.name) from None
+
+    def _client(self, timeouts: Timeouts, *, stall: float | None) -> Client:
+        from obstore.store import S3Store as Client
+
+        location = self.location
+        virtual, endpoint = _addressing(location, self._region)
+        config: S3Config = {
+            "endpoint": endpoint,
+            "region": self._region,
+            "virtual_hosted_style_request": virtual,
+            # Over https TLS protects the payload; hashing it once more would cost more CPU than encrypting it.
+            "unsigned_payload": endpoint.startswith("https:"),
+        }
+        if location.checksum:
+            config["checksum_algorithm"] = location.checksum
+        keys = self._credentials
+        if keys.access_key:
+            config["access_key_id"] = keys.access_key
+            config["secret_access_key"] = keys.secret_key
+            if keys.token:
+                config["session_token"] = keys.token
+        options: ClientConfig = {
+            "allow_http": True,
+            "connect_timeout": timedelta(seconds=timeouts.connect),
+            "timeout": timedelta(seconds=timeouts.request),
+            "user_agent": "failback",
+        }
+        if stall is not None:
+            options["read_timeout"] = timedelta(seconds=stall)
+        if location.ca:
+            options["root_certificate"] = _read_authority(location.ca)
+        return Client(
+            location.bucket,
+            config=config,
+            client_options=options,
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(0)},
+            credential_provider=keys.provider,
+        )
+
+
+def _addressing(location: S3Address, region: str) -> tuple[bool, str]:
+    """(virtual-hosted?, endpoint as obstore wants it: with the bucket in the host name when virtual-hosted)."""
+    if not location.endpoint:
+        suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        endpoint = f"https://s3.{region}.{suffix}"
+        # A dot in the bucket's name does not match the wildcard certificate.
+        virtual = "." not in location.bucket if location.path_style is None else not location.path_style
+    else:
+        endpoint = location.endpoint.rstrip("/")
+        virtual = location.path_style is False
+    if not virtual:
+        return False, endpoint
+    parts = urlsplit(endpoint)
+    return True, f"{parts.scheme}://{location.bucket}.{parts.netloc}{parts.path}"
+
+
+def _read_authority(path: str) -> bytes:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the CA file {path}: {error.strerror}", remedy="name a PEM file in ca="
+        ) from error
