@@ -1,0 +1,159 @@
+"""What a repository holds: machines, recovery points, and forgetting them."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from blake3 import blake3
+
+from manifests.envelope import Kind
+from manifests.manifest import Manifest, decode_manifest, encode_record
+from manifests.names import PointName, decode_machine, encode_machine, manifest_key, tombstone_key
+from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, NotFound
+from pipeline.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A recovery point as it was read: `object_hash` is BLAKE3 of the stored manifest."""
+
+    manifest: Manifest
+    object_hash: str
+    stored: int
+
+
+def now() -> str:
+    """RFC 3339, UTC, this host's clock."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def machines(repository: Repository) -> list[str]:
+    """Names of all machines that ever had a manifest key, sorted."""
+    found: list[str] = []
+    after = ""
+    while True:
+        # One key per machine: the next listing starts behind everything of this machine.
+        info = next(iter(repository.store.list("manifests/", after=after)), None)
+        if info is None:
+            return sorted(found)
+        part = info.key.split("/")[1]
+        found.append(decode_machine(part))
+        after = f"manifests/{part}/~"
+
+
+def sequences(repository: Repository, machine: str, *, after: int = 0) -> list[int]:
+    """All sequence numbers above `after` that are taken, ascending: points, forgotten points and void records."""
+    prefix = f"manifests/{encode_machine(machine)}/"
+    start = manifest_key(machine, after) if after else ""
+    return [_sequence(info.key) for info in repository.store.list(prefix, after=start)]
+
+
+def forgotten(repository: Repository, machine: str, *, after: int = 0) -> set[int]:
+    prefix = f"tombstones/{encode_machine(machine)}/"
+    start = tombstone_key(machine, after) if after else ""
+    return {_sequence(info.key) for info in repository.store.list(prefix, after=start)}
+
+
+def _sequence(key: str) -> int:
+    part = key.rsplit("/", 1)[1]
+    if len(part) != 10 or not part.isdigit():
+        raise CorruptObject(f"{key} is not a key of failback", remedy="remove it, if you know who put it there")
+    return int(part)
+
+
+def load(repository: Repository, machine: str, sequence: int) -> Point | None:
+    """The point, or None for a void record. Raises CatalogueError when the key does not exist."""
+    key = manifest_key(machine, sequence)
+    try:
+        data = repository.store.get(key)
+    except NotFound as error:
+        raise _unknown(repository, machine, sequence) from error
+    manifest = decode_manifest(memoryview(data), repository=repository.id, name=key)
+    if manifest is None:
+        return None
+    if manifest.sequence != sequence or encode_machine(manifest.machine.name) != encode_machine(machine):
+        raise CorruptObject(f"{key} holds the manifest of {manifest.label}", remedy="someone moved objects by hand")
+    return Point(manifest, blake3(data).hexdigest(), len(data))
+
+
+def latest(repository: Repository, machine: str, *, known: int = 0) -> Point | None:
+    """The highest point that is neither void nor forgotten, or None. `known`: a sequence surely taken, to list less."""
+    taken = sequences(repository, machine, after=max(known - 1, 0))
+    gone = forgotten(repository, machine, after=max(known - 1, 0))
+    for sequence in reversed(taken):
+        if sequence not in gone:
+            point = load(repository, machine, sequence)
+            if point is not None:
+                return point
+    return latest(repository, machine) if known > 1 else None
+
+
+def resolve(repository: Repository, name: PointName) -> Point:
+    """The point a user named. Raises CatalogueError when there is none, or it is void or forgotten."""
+    if name.sequence is None:
+        point = latest(repository, name.machine)
+        if point is None:
+            raise _unknown(repository, name.machine, None)
+        return point
+    if name.sequence in forgotten(repository, name.machine, after=name.sequence - 1):
+        raise CatalogueError(
+            f"{name.machine}@{name.sequence} was forgotten",
+            remedy=f"`failback list {name.machine}` shows the points that can be used",
+        )
+    point = load(repository, name.machine, name.sequence)
+    if point is None:
+        raise CatalogueError(
+            f"{name.machine}@{name.sequence} is void: its export was fenced and never completed",
+            remedy=f"`failback list {name.machine}` shows the points that can be used",
+        )
+    return point
+
+
+def points(repository: Repository, machine: str) -> Iterator[Point]:
+    """All usable points of a machine, oldest first."""
+    gone = forgotten(repository, machine)
+    taken = sequences(repository, machine)
+    if not taken:
+        raise _unknown(repository, machine, None)
+    for sequence in taken:
+        if sequence not in gone:
+            point = load(repository, machine, sequence)
+            if point is not None:
+                yield point
+
+
+def forget(repository: Repository, point: Point, *, reason: str) -> None:
+    """Write the tombstone of a point. Its objects stay until a collection."""
+    manifest = point.manifest
+    record = {
+        "time": now(),
+        "by": f"{getpass.getuser()}@{socket.gethostname()}",
+        "reason": reason,
+        "manifest": point.object_hash,
+    }
+    key = tombstone_key(manifest.machine.name, manifest.sequence)
+    try:
+        repository.store.put(
+            key, encode_record(Kind.TOMBSTONE, record, repository.id), create=repository.conditional_put
+        )
+    except AlreadyExists as error:
+        raise CatalogueError(f"{manifest.label} is already forgotten") from error
+
+
+def _unknown(repository: Repository, machine: str, sequence: int | None) -> CatalogueError:
+    known = machines(repository)
+    if machine in known and sequence is not None:
+        return CatalogueError(
+            f"{machine} has no recovery point {sequence}", remedy=f"`failback list {machine}` shows its points"
+        )
+    if machine in known:
+        return CatalogueError(f"{machine} has no usable recovery point", remedy="all are void or forgotten")
+    listed = ", ".join(known[:10]) + (" …" if len(known) > 10 else "")
+    return CatalogueError(
+        f"there is no machine {machine!r} in {repository.store.name}",
+        remedy=f"it holds: {listed}" if known else "it is empty: `failback export` fills it",
+    )

@@ -1,0 +1,89 @@
+"""A repository: one store with one repository document, and typed access to its objects."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from manifests import repository as document_format
+from manifests.envelope import Kind, open_by_id, seal_by_id
+from manifests.names import pack_key, page_key
+from manifests.repository import DEFAULT_CHUNK_SIZE, RepositoryDocument
+from pipeline.errors import AlreadyExists, CorruptObject, NotFound, UsageError
+from pipeline.store.base import Bytes, Store
+
+
+class Repository:
+    """Opened by `Repository.open`; safe to use from many threads."""
+
+    def __init__(self, store: Store, document: RepositoryDocument) -> None:
+        self.store = store
+        self.document = document
+        self.id = document.id_bytes
+
+    @classmethod
+    def init(cls, store: Store, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> Repository:
+        """Probe the store and write the repository document. Raises UsageError when there is one already."""
+        if store.head(document_format.KEY) is not None:
+            raise _exists(store)
+        document = RepositoryDocument.new(chunk_size=chunk_size, abilities=_plain(asdict(store.probe())))
+        try:
+            store.put(document_format.KEY, document.encode(), create=document.abilities["conditional_put"])
+        except AlreadyExists as error:
+            raise _exists(store) from error
+        return cls(store, document)
+
+    @classmethod
+    def open(cls, store: Store) -> Repository:
+        """Raises UsageError when there is no repository at this address."""
+        try:
+            data = store.get(document_format.KEY)
+        except NotFound as error:
+            raise UsageError(
+                f"there is no repository at {store.name}",
+                remedy="check the address, or make one with `failback repository init`",
+            ) from error
+        return cls(store, RepositoryDocument.decode(bytes(data)))
+
+    @property
+    def conditional_put(self) -> bool:
+        return bool(self.document.abilities.get("conditional_put"))
+
+    def put_page_object(self, kind: Kind, plain: bytes) -> tuple[bytes, int]:
+        """Store a page, segment, pack list or page directory; returns (id, stored length in bytes)."""
+        object_id, data = seal_by_id(kind, plain, repository=self.id)
+        self.store.put(page_key(object_id), data)
+        return object_id, len(data)
+
+    def get_page_object(self, kind: Kind, object_id: bytes) -> bytes:
+        """Its plain body. A missing object is damage: something refers to it."""
+        key = page_key(object_id)
+        try:
+            data = self.store.get(key)
+        except NotFound as error:
+            raise missing(key) from error
+        return open_by_id(memoryview(data), kind, object_id, repository=self.id, name=key)
+
+    def get_pack_range(self, pack: bytes, offset: int, length: int) -> Bytes:
+        key = pack_key(pack)
+        try:
+            return self.store.get_range(key, offset, length)
+        except NotFound as error:
+            raise missing(key) from error
+
+
+def missing(key: str) -> CorruptObject:
+    """The error for an object that something refers to and that is gone."""
+    return CorruptObject(
+        f"{key} is missing from the repository",
+        remedy="`failback verify` lists every point that needs it; restore it from a copy of the bucket",
+    )
+
+
+def _exists(store: Store) -> UsageError:
+    return UsageError(f"there is already a repository at {store.name}", remedy="use it, or choose another prefix")
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists, not tuples; the document must read back as it was written."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

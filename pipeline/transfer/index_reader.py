@@ -1,0 +1,250 @@
+"""Reading a disk's index: pages and overlay tiers, merged while streaming."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+
+from manifests.directory import PageDirectory
+from manifests.entry import PackTable, Positions, Rows, empty_rows, is_zero, same_ids
+from manifests.envelope import Kind
+from manifests.manifest import Disk, Segment, Tier
+from manifests.names import page_key
+from manifests.page import PAGE_POSITIONS, decode_page, decode_segment
+from pipeline.errors import CorruptObject
+from pipeline.repository import Repository
+
+Block = tuple[Positions, Rows]
+"""Ascending positions and their entries."""
+
+WINDOW_ENTRIES = 1 << 18
+"""Stored chunks in one window of `IndexReader.windows`: 12 MiB of entries."""
+_PREFETCH = 4
+
+
+class IndexReader:
+    """The index of one disk of a manifest. `packs` numbers the packs of all entries it returns."""
+
+    def __init__(self, repository: Repository, disk: Disk, packs: PackTable | None = None) -> None:
+        self.repository = repository
+        self.disk = disk
+        self.packs = PackTable() if packs is None else packs
+
+    @cached_property
+    def directory(self) -> PageDirectory:
+        page_id = bytes.fromhex(self.disk.index.pages)
+        name = page_key(page_id)
+        found = PageDirectory.decode(self.repository.get_page_object(Kind.PAGE_DIRECTORY, page_id), name=name)
+        if found.positions != self.disk.positions:
+            raise CorruptObject(f"{name} covers {found.positions} chunks; the disk has {self.disk.positions}")
+        return found
+
+    def page(self, number: int) -> Rows:
+        """Entries of one page, without overlays."""
+        return self._decode_page(number, self._fetch_page(number))
+
+    def _fetch_page(self, number: int) -> bytes | None:
+        page_id = self.directory[number]
+        return self.repository.get_page_object(Kind.PAGE, page_id) if any(page_id) else None
+
+    def _decode_page(self, number: int, plain: bytes | None) -> Rows:
+        count = self.directory.size_of(number)
+        if plain is None:
+            return empty_rows(count)
+        name = page_key(self.directory[number])
+        return decode_page(plain, self.packs, first=number * PAGE_POSITIONS, count=count, name=name)
+
+    def segment(self, segment: Segment) -> Block:
+        """Entries of one overlay segment."""
+        segment_id = bytes.fromhex(segment.id)
+        plain = self.repository.get_page_object(Kind.SEGMENT, segment_id)
+        name = page_key(segment_id)
+        _disk, positions, rows = decode_segment(plain, self.packs, name=name)
+        if (
+            len(positions) != segment.count
+            or positions[0] != segment.first
+            or positions[-1] != segment.last
+            or positions[-1] >= self.disk.positions
+        ):
+            raise CorruptObject(f"{name} does not hold the positions its manifest says")
+        return positions, rows
+
+    def blocks(self, tiers: Sequence[Tier]) -> Iterator[Block]:
+        """Entries of several tiers (newest first) as one ascending stream; the newest entry of a position wins."""
+        return merge([(self.segment(s) for s in tier.segments) for tier in tiers])
+
+    def windows(self, *, entries: int = WINDOW_ENTRIES) -> Iterator[Block]:
+        """Every chunk of the disk that is not zero, ascending, at most about `entries` (and a page) at a time."""
+        overlay = self.blocks(self.disk.index.tiers)
+        pending: Block | None = next(overlay, None)
+        collected: list[Block] = []
+        count = 0
+        with ThreadPoolExecutor(_PREFETCH, "index") as pool:
+            for number, rows in self._pages(pool):
+                first = number * PAGE_POSITIONS
+                end = first + len(rows)
+                while pending is not None and int(pending[0][0]) < end:
+                    cut = int(np.searchsorted(pending[0], end))
+                    rows[(pending[0][:cut] - first).astype(np.intp)] = pending[1][:cut]
+                    pending = (pending[0][cut:], pending[1][cut:])
+                    if not len(pending[0]):
+                        pending = next(overlay, None)
+                stored = np.flatnonzero(~is_zero(rows))
+                if len(stored):
+                    collected.append(((stored + first).astype("<u8"), rows[stored]))
+                    count += len(stored)
+                if count >= entries:
+                    yield concatenate(collected)
+                    collected, count = [], 0
+            if collected:
+                yield concatenate(collected)
+
+    def _pages(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, Rows]]:
+        """Every page that is stored or overlaid, read ahead; entries without overlays."""
+        numbers = self._touched_pages()
+        ahead = [pool.submit(self._fetch_page, n) for n in numbers[:_PREFETCH]]
+        for i, number in enumerate(numbers):
+            plain = ahead.pop(0).result()
+            if i + _PREFETCH < len(numbers):
+                ahead.append(pool.submit(self._fetch_page, numbers[i + _PREFETCH]))
+            # Decoding numbers packs in a shared table, so it stays in one thread.
+            yield number, self._decode_page(number, plain)
+
+    def _touched_pages(self) -> list[int]:
+        touched = np.zeros(self.directory.count, bool)
+        touched[self.directory.stored()] = True
+        for tier in self.disk.index.tiers:
+            for segment in tier.segments:
+                touched[segment.first // PAGE_POSITIONS : segment.last // PAGE_POSITIONS + 1] = True
+        return [int(n) for n in np.flatnonzero(touched)]
+
+    def lookup(self, positions: Positions) -> Rows:
+        """Entries of ascending `positions`, overlays included; reads only the pages and segments they fall into."""
+        result = empty_rows(len(positions))
+        if not len(positions):
+            return result
+        numbers = positions // PAGE_POSITIONS
+        for number in np.unique(numbers):
+            at = np.flatnonzero(numbers == number)
+            page = self.page(int(number))
+            result[at] = page[(positions[at] - number * PAGE_POSITIONS).astype(np.intp)]
+        for tier in reversed(self.disk.index.tiers):
+            for segment in tier.segments:
+                low, high = np.searchsorted(positions, [segment.first, segment.last + 1])
+                if low == high:
+                    continue
+                found, rows = self.segment(segment)
+                where = np.searchsorted(found, positions[low:high])
+                where[where == len(found)] = 0
+                hit = found[where] == positions[low:high]
+                result[np.flatnonzero(hit) + low] = rows[where[hit]]
+        return result
+
+
+def concatenate(blocks: Sequence[Block]) -> Block:
+    """Ascending blocks as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+
+
+def merge(streams: Sequence[Iterable[Block]]) -> Iterator[Block]:
+    """Several ascending streams (newest first) as one; where a position occurs twice the newest entry wins."""
+    iterators = [iter(s) for s in streams]
+    heads = [next(i, None) for i in iterators]
+    while True:
+        live = [i for i, head in enumerate(heads) if head is not None]
+        if not live:
+            return
+        cut = min(int(heads[i][0][-1]) for i in live)  # type: ignore[index]
+        parts: list[Block] = []
+        for i in live:
+            positions, rows = heads[i]  # type: ignore[misc]
+            at = int(np.searchsorted(positions, cut, side="right"))
+            if at:
+                parts.append((positions[:at], rows[:at]))
+            heads[i] = (positions[at:], rows[at:]) if at < len(positions) else next(iterators[i], None)
+        if len(parts) == 1:
+            yield parts[0]
+        else:
+            positions = np.concatenate([p[0] for p in parts])
+            unique, index = np.unique(positions, return_index=True)
+            yield unique, np.concatenate([p[1] for p in parts])[index]
+
+
+def differences(old: IndexReader, new: IndexReader) -> Iterator[Block]:
+    """Positions whose chunk differs, or may differ, between two points of one disk, with their entries in `new`.
+
+    Reads only what the two indexes do not share: with a common page directory, the tiers that differ. Both readers must
+    number packs in the same table and have the same chunk size.
+    """
+    if old.disk.index.pages == new.disk.index.pages:
+        before, after = list(old.disk.index.tiers), list(new.disk.index.tiers)
+        while before and after and before[-1] == after[-1]:
+            before.pop()
+            after.pop()
+        yield from _tier_differences(old, new, before, after)
+        return
+    yield from _full_differences(old, new)
+
+
+def _tier_differences(old: IndexReader, new: IndexReader, before: list[Tier], after: list[Tier]) -> Iterator[Block]:
+    """Streams the union of both positions; what only the old tiers mention is looked up in the new index."""
+    marked_after = ((p, _mark(r, 1)) for p, r in new.blocks(after))
+    marked_before = ((p, _mark(r, 0)) for p, r in old.blocks(before))
+    for positions, rows in merge([marked_after, marked_before]):
+        flags = rows["flags"]
+        from_new = (flags & _MARK) != 0
+        flags &= ~np.uint16(_MARK)
+        if not from_new.all():
+            rows[~from_new] = new.lookup(positions[~from_new])
+        yield positions, rows
+
+
+_MARK = 1 << 15
+
+
+def _mark(rows: Rows, bit: int) -> Rows:
+    marked = rows.copy()
+    if bit:
+        marked["flags"] |= np.uint16(_MARK)
+    return marked
+
+
+def _full_differences(old: IndexReader, new: IndexReader) -> Iterator[Block]:
+    """Streams both indexes page by page."""
+    zero = empty_rows(1)[0]
+    for positions, rows, side in _union(old.windows(entries=1 << 16), new.windows(entries=1 << 16)):
+        left = np.full(len(positions), zero)
+        left[side[0]] = rows[0]
+        right = np.full(len(positions), zero)
+        right[side[1]] = rows[1]
+        differ = ~same_ids(left, right)
+        if differ.any():
+            yield positions[differ], right[differ]
+
+
+def _union(
+    left: Iterator[Block], right: Iterator[Block]
+) -> Iterator[tuple[Positions, tuple[Rows, Rows], tuple[Positions, Positions]]]:
+    """Aligned pieces of two ascending streams: union of positions, the rows of each side, and where they belong."""
+    nothing: Block = (np.zeros(0, "<u8"), empty_rows(0))
+    heads: list[Block | None] = [next(left, None), next(right, None)]
+    streams = [left, right]
+    while heads[0] is not None or heads[1] is not None:
+        cut = min(int(h[0][-1]) for h in heads if h is not None)
+        parts: list[Block] = []
+        for i in (0, 1):
+            head = heads[i]
+            if head is None:
+                parts.append(nothing)
+                continue
+            at = int(np.searchsorted(head[0], cut, side="right"))
+            parts.append((head[0][:at], head[1][:at]))
+            heads[i] = (head[0][at:], head[1][at:]) if at < len(head[0]) else next(streams[i], None)
+        union = np.union1d(parts[0][0], parts[1][0])
+        where = (np.searchsorted(union, parts[0][0]), np.searchsorted(union, parts[1][0]))
+        yield union, (parts[0][1], parts[1][1]), where  # type: ignore[misc]
