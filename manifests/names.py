@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from manifests.errors import UsageError
+from manifests.errors import CorruptObject, UsageError
 
-MAX_ENCODED = 200
-_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
+MAX_ENCODED = 240
+MAX_SEQUENCE = 9_999_999_999
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_CAPITAL = re.compile("!([a-z])")
 
 
 def encode_machine(name: str) -> str:
-    """The machine's name as one part of an object key. Raises UsageError for a name that can't be one."""
+    """The machine's name as one part of an object key. Raises UsageError for a name that can't be one.
+
+    No two names have keys that differ only in case or in dots at the end: some file shares do not tell these apart.
+    """
     text = unicodedata.normalize("NFC", name)
     if not text.strip():
         raise UsageError("the machine's name is empty", remedy="give a name, such as web-1")
-    bad = sorted({c for c in text if c in "/@\\" or unicodedata.category(c) in ("Cc", "Cs")})
+    bad = sorted({c for c in text if c in "/@\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")})
     if bad or text in (".", ".."):
         shown = " ".join(repr(c) for c in bad) or repr(text)
         raise UsageError(
             f"the machine's name {text[:80]!r} may not contain {shown}",
             remedy="use letters, digits, spaces, '-', '_' and '.'; letters of any language are fine",
         )
-    encoded = "".join(
-        chr(b) if b in _PLAIN and not (i == 0 and b == ord(".")) else f"%{b:02X}" for i, b in enumerate(text.encode())
-    )
+    data = text.encode()
+    encoded = "".join(_encode_byte(b, edge=i in (0, len(data) - 1)) for i, b in enumerate(data))
     if len(encoded) > MAX_ENCODED:
         raise UsageError(
             f"the machine's name {text[:40]!r}… is too long: {len(encoded)} characters encoded, {MAX_ENCODED} allowed",
@@ -35,9 +40,21 @@ def encode_machine(name: str) -> str:
     return encoded
 
 
+def _encode_byte(byte: int, *, edge: bool) -> str:
+    if byte in _PLAIN and not (edge and byte == ord(".")):
+        return chr(byte)
+    return f"!{chr(byte).lower()}" if chr(byte).isascii() and chr(byte).isupper() else f"%{byte:02X}"
+
+
 def decode_machine(part: str) -> str:
-    """The name that `encode_machine` turned into `part`."""
-    return unquote(part, errors="strict")
+    """The name that `encode_machine` turned into `part`; CorruptObject when there is none."""
+    try:
+        name = unquote(_CAPITAL.sub(lambda match: match[1].upper(), part), errors="strict")
+        if encode_machine(name) == part:
+            return name
+    except (UnicodeDecodeError, UsageError):
+        pass
+    raise CorruptObject(f"{part!r} does not encode a machine's name", remedy="remove it, if you know who put it there")
 
 
 class PointName(NamedTuple):
@@ -53,7 +70,7 @@ def parse_point(text: str) -> PointName:
     encode_machine(machine)
     if not at or point == "latest":
         return PointName(machine, None)
-    if not point.isascii() or not point.isdigit() or int(point) < 1 or len(point) > 10:
+    if not point.isascii() or not point.isdigit() or len(point) > 10 or int(point) < 1:
         raise UsageError(
             f"{point!r} is not a recovery point of {machine}",
             remedy="write MACHINE@NUMBER or MACHINE@latest; `failback list MACHINE` shows the numbers",
@@ -73,6 +90,9 @@ def page_key(object_id: bytes) -> str:
 
 
 def sequence_part(sequence: int) -> str:
+    """`sequence` in ten digits, so that keys sort by it; ValueError when it does not fit."""
+    if not 1 <= sequence <= MAX_SEQUENCE:
+        raise ValueError(f"a sequence of {sequence} has no key")
     return f"{sequence:010d}"
 
 
@@ -89,6 +109,8 @@ def sessions_prefix(machine: str) -> str:
 
 
 def run_name(sequence: int, attempt: int) -> str:
+    if not 0 <= attempt <= 9999:
+        raise ValueError(f"attempt {attempt} has no key")
     return f"{sequence_part(sequence)}-{attempt:04d}"
 
 
