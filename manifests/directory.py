@@ -8,7 +8,7 @@ from manifests.entry import ID_SIZE, ZERO_ID
 from manifests.errors import CorruptObject
 from manifests.page import PAGE_POSITIONS
 
-_HEAD = struct.Struct("<QI4x")
+_HEAD = struct.Struct("<QII")
 
 
 class PageDirectory:
@@ -34,13 +34,13 @@ class PageDirectory:
         return [page for page in range(self.count) if self[page] != ZERO_ID]
 
     def encode(self) -> bytes:
-        return _HEAD.pack(self.positions, self.count) + bytes(self._ids)
+        return _HEAD.pack(self.positions, self.count, 0) + bytes(self._ids)
 
     @classmethod
     def decode(cls, plain: bytes, *, name: str) -> PageDirectory:
         if len(plain) < _HEAD.size:
             raise CorruptObject(f"{name} is cut short")
-        positions, count = _HEAD.unpack_from(plain)
-        if count != -(-positions // PAGE_POSITIONS) or len(plain) != _HEAD.size + ID_SIZE * count:
+        positions, count, zero = _HEAD.unpack_from(plain)
+        if zero or count != -(-positions // PAGE_POSITIONS) or len(plain) != _HEAD.size + ID_SIZE * count:
             raise CorruptObject(f"{name} is damaged: {count} pages for {positions} positions")
         return cls(positions, plain[_HEAD.size :])

@@ -13,6 +13,10 @@ FLAG_STORED = 1
 """The chunk is stored uncompressed."""
 FLAG_UNREADABLE = 2
 """The source could not be read here."""
+PACK_SLOTS = 4096
+MAX_PACK = 16 << 20
+"""No sealed chunk ends behind this offset: what a reader may have to ask for at once."""
+KNOWN_FLAGS = FLAG_STORED | FLAG_UNREADABLE
 
 ENTRY = np.dtype(
     [

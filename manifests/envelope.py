@@ -47,16 +47,18 @@ def check_header(data: bytes | memoryview, *, repository: bytes, name: str) -> K
     """The object's type. Raises CorruptObject, NewerFormat or WrongRepository; `name` is the object's key."""
     if len(data) < HEADER_SIZE:
         raise CorruptObject(f"{name} is only {len(data)} bytes long", remedy=_REPAIR)
-    _salt, magic, kind, version, flags, _, _generation, owner = _HEADER.unpack_from(data)
+    _salt, magic, kind, version, flags, zero, generation, owner = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise CorruptObject(f"{name} is not an object of failback", remedy=_REPAIR)
-    if version != _VERSION or flags & ~1 or kind not in Kind.__members__.values():
+    if version != _VERSION or flags & ~1 or zero or kind not in Kind.__members__.values():
         raise NewerFormat(
             f"{name} was written by a newer failback (type {kind}, version {version}, flags {flags:#x})",
             remedy="upgrade failback on this host",
         )
     if flags & 1:
         raise NewerFormat(f"{name} is encrypted", remedy="use a version of failback that reads encrypted repositories")
+    if generation:
+        raise CorruptObject(f"{name} is not encrypted, yet has a key generation", remedy=_REPAIR)
     if owner != repository:
         raise WrongRepository(
             f"{name} belongs to repository {owner.hex()}, not to {repository.hex()}",
@@ -73,8 +75,24 @@ def object_id(data: bytes | bytearray | memoryview) -> bytes:
     return blake3(data).digest()
 
 
+def decompress(decompressor: zstandard.ZstdDecompressor, frame: bytes | memoryview, size: int, *, name: str) -> bytes:
+    """The `size` bytes in a zstd frame that says so itself. Raises CorruptObject.
+
+    The frame's own length is checked first: zstandard trusts it more than any limit and allocates that much.
+    """
+    try:
+        found = zstandard.frame_content_size(frame)
+        if found != size or size == 0:
+            raise CorruptObject(f"{name} has a frame of {found} bytes instead of {size}", remedy=_REPAIR)
+        return decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise CorruptObject(f"{name} does not decompress: {error}", remedy=_REPAIR) from error
+
+
 def encode_body(plain: bytes) -> bytes:
-    """A sealed body: one zstd frame, or the plain bytes when that is not smaller."""
+    """A sealed body: one zstd frame, or the plain bytes when that is not smaller. ValueError above 64 MiB."""
+    if len(plain) > MAX_BODY:
+        raise ValueError(f"a body of {len(plain)} bytes is too long to be read again")
     frame = zstandard.ZstdCompressor(level=3).compress(plain)
     codec = 1 if len(frame) < len(plain) else 0
     return BODY_HEAD.pack(codec, len(plain)) + (frame if codec else plain)
@@ -88,16 +106,11 @@ def decode_body(data: bytes | memoryview, *, name: str) -> bytes:
     payload = data[BODY_HEAD.size :]
     if length > MAX_BODY or codec > 1 or bytes(data[1:8]) != bytes(7):
         raise CorruptObject(f"{name} has a damaged body (codec {codec}, length {length})", remedy=_REPAIR)
-    if codec == 0:
-        plain = bytes(payload)
-    else:
-        try:
-            plain = zstandard.ZstdDecompressor().decompress(payload, max_output_size=length, allow_extra_data=False)
-        except zstandard.ZstdError as error:
-            raise CorruptObject(f"{name} does not decompress: {error}", remedy=_REPAIR) from error
-    if len(plain) != length:
-        raise CorruptObject(f"{name} has {len(plain)} bytes instead of {length}", remedy=_REPAIR)
-    return plain
+    if codec:
+        return decompress(zstandard.ZstdDecompressor(), payload, length, name=name)
+    if len(payload) != length:
+        raise CorruptObject(f"{name} has {len(payload)} bytes instead of {length}", remedy=_REPAIR)
+    return bytes(payload)
 
 
 def seal_by_id(kind: Kind, plain: bytes, *, repository: bytes) -> tuple[bytes, bytes]:

@@ -7,23 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import zstandard
+from numpy.typing import NDArray
 
-from manifests.entry import FLAG_STORED, ID_SIZE, Positions, Rows
+from manifests.entry import FLAG_STORED, ID_SIZE, KNOWN_FLAGS, MAX_PACK, PACK_SLOTS, ZERO_ID, Positions
 from manifests.envelope import (
     HEADER_SIZE,
     Kind,
     check_header,
     decode_body,
+    decompress,
     encode_body,
     new_header,
     object_id,
 )
-from manifests.errors import CorruptObject
+from manifests.errors import CorruptObject, NewerFormat
 
 PACK_SIZE = 8 << 20
-PACK_SLOTS = 4096
 FOOTER_SIZE = 32
-_FOOTER = struct.Struct("<IIII8x8s")
+_FOOTER = struct.Struct("<IIIIQ8s")
 _FOOTER_MAGIC = b"kcabliaf"
 _TABLE_HEAD = struct.Struct("<16sII")
 
@@ -51,6 +52,8 @@ class PackBuilder:
     def add(self, position: int, chunk_id: bytes, sealed: bytes, flags: int) -> tuple[int, int]:
         """Append a sealed chunk; returns (slot, offset)."""
         slot, offset = len(self._payload), self.size
+        if slot >= PACK_SLOTS or offset + len(sealed) > MAX_PACK:
+            raise ValueError("the pack is full")
         self._payload.append(sealed)
         self._ids.append(chunk_id)
         self._positions.append(position)
@@ -71,7 +74,7 @@ class PackBuilder:
             + lengths.tobytes()
             + np.array(self._flags, "<u2").tobytes()
         )
-        footer = _FOOTER.pack(self.size, len(table), count, self.chunk_size, _FOOTER_MAGIC)
+        footer = _FOOTER.pack(self.size, len(table), count, self.chunk_size, 0, _FOOTER_MAGIC)
         data = b"".join([new_header(Kind.PACK, repository), *self._payload, table, footer])
         self._payload = []
         return object_id(data), data
@@ -85,9 +88,9 @@ class PackTableOfContents:
     chunk_size: int
     ids: list[bytes]
     positions: Positions
-    offsets: Rows
-    lengths: Rows
-    flags: Rows
+    offsets: NDArray[np.uint32]
+    lengths: NDArray[np.uint32]
+    flags: NDArray[np.uint16]
 
 
 def read_table(data: bytes | memoryview, *, repository: bytes, name: str) -> PackTableOfContents:
@@ -98,12 +101,19 @@ def read_table(data: bytes | memoryview, *, repository: bytes, name: str) -> Pac
     damaged = CorruptObject(f"{name} has a damaged table of contents")
     if len(view) < HEADER_SIZE + FOOTER_SIZE:
         raise damaged
-    at, length, count, chunk_size, magic = _FOOTER.unpack_from(view, len(view) - FOOTER_SIZE)
-    if magic != _FOOTER_MAGIC or at + length + FOOTER_SIZE != len(view) or count > PACK_SLOTS:
+    at, length, count, chunk_size, zero, magic = _FOOTER.unpack_from(view, len(view) - FOOTER_SIZE)
+    if (
+        magic != _FOOTER_MAGIC
+        or zero
+        or at < HEADER_SIZE
+        or at + length + FOOTER_SIZE != len(view)
+        or count > PACK_SLOTS
+    ):
         raise damaged
     plain = decode_body(view[at : at + length], name=name)
     if len(plain) != _TABLE_HEAD.size + count * (ID_SIZE + 8 + 4 + 4 + 2):
         raise damaged
+    table_at = at
     lineage, found, size = _TABLE_HEAD.unpack_from(plain)
     if found != count or size != chunk_size:
         raise damaged
@@ -114,7 +124,13 @@ def read_table(data: bytes | memoryview, *, repository: bytes, name: str) -> Pac
     for dtype in ("<u8", "<u4", "<u4", "<u2"):
         columns.append(np.frombuffer(plain, dtype, count, at))
         at += count * np.dtype(dtype).itemsize
-    return PackTableOfContents(lineage, chunk_size, ids, *columns)
+    positions, offsets, lengths, flags = columns
+    ends = offsets.astype(np.uint64) + lengths
+    if [*offsets, table_at] != [HEADER_SIZE, *ends] or ZERO_ID in ids or (lengths == 0).any():
+        raise damaged
+    if (flags & ~np.uint16(KNOWN_FLAGS)).any():
+        raise NewerFormat(f"{name} has unknown flags", remedy="upgrade failback on this host")
+    return PackTableOfContents(lineage, chunk_size, ids, positions, offsets, lengths, flags)
 
 
 class ChunkDecoder:
@@ -129,10 +145,7 @@ class ChunkDecoder:
         if flags & FLAG_STORED:
             plain: bytes | memoryview = sealed
         else:
-            try:
-                plain = self._zstd.decompress(sealed, max_output_size=self.chunk_size, allow_extra_data=False)
-            except zstandard.ZstdError as error:
-                raise CorruptObject(f"{name} does not decompress: {error}") from error
+            plain = decompress(self._zstd, sealed, self.chunk_size, name=name)
         if len(plain) != self.chunk_size:
             raise CorruptObject(f"{name} has {len(plain)} bytes instead of {self.chunk_size}")
         return plain

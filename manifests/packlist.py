@@ -12,7 +12,9 @@ import numpy as np
 from manifests.entry import ID_SIZE
 from manifests.errors import CorruptObject
 
-_HEAD = struct.Struct("<I4x")
+_HEAD = struct.Struct("<II")
+MAX_PACKS = 1 << 20
+"""Packs in one list; a base of more is several lists."""
 
 
 @dataclass(slots=True)
@@ -24,18 +26,21 @@ class PackUse:
 
 
 def encode_pack_list(packs: dict[bytes, PackUse]) -> bytes:
+    """Plain form of one list, of MAX_PACKS packs at most."""
+    if len(packs) > MAX_PACKS:
+        raise ValueError(f"{len(packs)} packs are too many for one list")
     ids = sorted(packs)
     stored = np.array([packs[i].stored for i in ids], "<u4")
     live = np.array([packs[i].live for i in ids], "<i8")
-    return _HEAD.pack(len(ids)) + b"".join(ids) + stored.tobytes() + live.tobytes()
+    return _HEAD.pack(len(ids), 0) + b"".join(ids) + stored.tobytes() + live.tobytes()
 
 
 def decode_pack_list(plain: bytes, *, name: str) -> dict[bytes, PackUse]:
     damaged = CorruptObject(f"{name} is damaged: its entries do not add up")
     if len(plain) < _HEAD.size:
         raise damaged
-    (count,) = _HEAD.unpack_from(plain)
-    if len(plain) != _HEAD.size + count * (ID_SIZE + 4 + 8):
+    count, zero = _HEAD.unpack_from(plain)
+    if zero or count > MAX_PACKS or len(plain) != _HEAD.size + count * (ID_SIZE + 4 + 8):
         raise damaged
     at = _HEAD.size
     ids = [plain[at + ID_SIZE * i : at + ID_SIZE * (i + 1)] for i in range(count)]

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 import numpy as np
 
-from manifests.entry import ENTRY, ID_SIZE, PackTable, Positions, Rows, is_zero
-from manifests.errors import CorruptObject
+from manifests.entry import (
+    ENTRY,
+    FLAG_UNREADABLE,
+    ID_SIZE,
+    KNOWN_FLAGS,
+    MAX_PACK,
+    PACK_SLOTS,
+    PackTable,
+    Positions,
+    Rows,
+    is_zero,
+)
+from manifests.envelope import HEADER_SIZE
+from manifests.errors import CorruptObject, NewerFormat
 
 PAGE_POSITIONS = 4096
 SEGMENT_ENTRIES = 16384
 _HEAD = struct.Struct("<IIIIQ")
 _ROW_SIZE = ID_SIZE + 4 + 4 + 4 + 2 + 2
+_MAX_POSITIONS = 1 << 63
+_PLACE = ("offset", "length", "slot")
 
 
 def encode_page(first: int, rows: Rows, packs: PackTable) -> bytes:
-    """Plain form of the page of positions first … first+len(rows)-1."""
+    """Plain form of the page of positions first … first+len(rows)-1, at most 4,096 of them."""
+    if len(rows) > PAGE_POSITIONS or first % PAGE_POSITIONS:
+        raise ValueError(f"{len(rows)} positions from {first} are not a page")
     return _encode(first, None, rows, packs, disk=0)
 
 
 def encode_segment(positions: Positions, rows: Rows, packs: PackTable, *, disk: int = 0) -> bytes:
-    """Plain form of an overlay segment or a journal; `positions` ascend strictly."""
+    """Plain form of an overlay segment or a journal; `positions` ascend strictly; 16,384 at most."""
+    if len(rows) > SEGMENT_ENTRIES or len(rows) != len(positions) or (positions[1:] <= positions[:-1]).any():
+        raise ValueError(f"{len(rows)} entries at {len(positions)} positions are not a segment")
     return _encode(int(positions[0]) if len(positions) else 0, positions, rows, packs, disk=disk)
 
 
@@ -42,13 +61,17 @@ def _encode(first: int, positions: Positions | None, rows: Rows, packs: PackTabl
         np.ascontiguousarray(rows["id"]).tobytes(),
         numbers.tobytes(),
     ]
-    parts += [np.ascontiguousarray(rows[column]).tobytes() for column in ("offset", "length", "slot", "flags")]
+    # Equal entries have equal bytes: a zero chunk is nowhere.
+    parts += [np.where(stored, rows[column], 0).astype(ENTRY[column]).tobytes() for column in _PLACE]
+    parts.append(np.where(stored, rows["flags"], rows["flags"] & FLAG_UNREADABLE).astype("<u2").tobytes())
     return b"".join(parts)
 
 
 def decode_page(plain: bytes, packs: PackTable, *, first: int, count: int, name: str) -> Rows:
     """Entries of the page; raises CorruptObject when it is not the page of `count` positions from `first`."""
-    found_first, _disk, _positions, rows = _decode(plain, packs, dense=True, name=name)
+    found_first, disk, _positions, rows = _decode(plain, packs, dense=True, name=name)
+    if disk or len(rows) > PAGE_POSITIONS:
+        raise CorruptObject(f"{name} is not a page")
     if found_first != first or len(rows) != count:
         raise CorruptObject(f"{name} holds {len(rows)} positions from {found_first}, not {count} from {first}")
     return rows
@@ -64,14 +87,14 @@ def _decode(plain: bytes, packs: PackTable, *, dense: bool, name: str) -> tuple[
     damaged = CorruptObject(f"{name} is damaged: its entries do not add up")
     if len(plain) < _HEAD.size:
         raise damaged
-    count, pack_count, disk, _, first = _HEAD.unpack_from(plain)
+    count, pack_count, disk, zero, first = _HEAD.unpack_from(plain)
     size = _HEAD.size + ID_SIZE * pack_count + count * (_ROW_SIZE + (0 if dense else 8))
-    if len(plain) != size or count > SEGMENT_ENTRIES:
+    if len(plain) != size or count > SEGMENT_ENTRIES or zero or first + count > _MAX_POSITIONS or (first and not count):
         raise damaged
     at = _HEAD.size
-    table = np.array(
-        [packs.ordinal(plain[at + ID_SIZE * i : at + ID_SIZE * (i + 1)]) for i in range(pack_count)], "<u4"
-    )
+    pack_ids = [plain[at + ID_SIZE * i : at + ID_SIZE * (i + 1)] for i in range(pack_count)]
+    if any(a >= b for a, b in pairwise(pack_ids)):
+        raise damaged
     at += ID_SIZE * pack_count
     if dense:
         positions = np.arange(first, first + count, dtype="<u8")
@@ -79,6 +102,8 @@ def _decode(plain: bytes, packs: PackTable, *, dense: bool, name: str) -> tuple[
         positions = np.frombuffer(plain, "<u8", count, at)
         at += 8 * count
         if count and (positions[0] != first or (positions[1:] <= positions[:-1]).any()):
+            raise damaged
+        if count and positions[-1] >= _MAX_POSITIONS:
             raise damaged
     rows = np.empty(count, ENTRY)
     rows["id"] = np.frombuffer(plain, "<u8", 4 * count, at).reshape(count, 4)
@@ -89,10 +114,22 @@ def _decode(plain: bytes, packs: PackTable, *, dense: bool, name: str) -> tuple[
         rows[column] = np.frombuffer(plain, ENTRY[column], count, at)
         at += ENTRY[column].itemsize * count
     stored = ~is_zero(rows)
-    if count and ((pack_count == 0 and stored.any()) or (pack_count and (numbers >= pack_count).any())):
+    if (rows["flags"] & ~np.uint16(KNOWN_FLAGS)).any():
+        raise NewerFormat(f"{name} has unknown flags", remedy="upgrade failback on this host")
+    # Each pack of the list is used, and no other: the distinct numbers are 0 … m-1.
+    if not np.array_equal(np.unique(numbers[stored]), np.arange(pack_count)):
         raise damaged
-    rows["pack"] = table[numbers] if pack_count else 0
-    rows["pack"][~stored] = 0
-    if (rows["length"][~stored] != 0).any() or (rows["length"][stored] == 0).any():
+    holes, kept = rows[~stored], rows[stored]
+    if numbers[~stored].any() or (holes["flags"] & ~np.uint16(FLAG_UNREADABLE)).any():
         raise damaged
+    if any(holes[column].any() for column in _PLACE):
+        raise damaged
+    ends = kept["offset"].astype(np.uint64) + kept["length"]
+    if (kept["length"] == 0).any() or (kept["offset"] < HEADER_SIZE).any() or (ends > MAX_PACK).any():
+        raise damaged
+    if (kept["slot"] >= PACK_SLOTS).any():
+        raise damaged
+    table = np.array([packs.ordinal(i) for i in pack_ids], "<u4")
+    rows["pack"] = 0
+    rows["pack"][stored] = table[numbers[stored]]
     return first, disk, positions, rows

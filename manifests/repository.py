@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from manifests.errors import CorruptObject, NewerFormat, UsageError
 KEY = "repository.json"
 DEFAULT_CHUNK_SIZE = 64 << 10
 MAX_CHUNK_SIZE = 1 << 20
+_ID = re.compile("[0-9a-f]{32}")
 
 
 def check_chunk_size(size: int) -> int:
@@ -55,7 +57,7 @@ class RepositoryDocument:
         try:
             document = json.loads(data)
             version = document["format"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CorruptObject(f"{KEY} is damaged: {error}", remedy="restore it from a copy of the bucket") from error
         if version != 1 or document.get("encryption") is not None:
             raise NewerFormat(
@@ -68,11 +70,25 @@ class RepositoryDocument:
                 f"{KEY} is damaged: its checksum does not match", remedy="restore it from a copy of the bucket"
             )
         try:
-            return cls(**document)
+            found = cls(**document)
         except TypeError as error:
             raise NewerFormat(
                 f"{KEY} has fields this version does not know: {error}", remedy="upgrade failback on this host"
             ) from error
+        if not found._sound() or found.encode() != data:
+            raise CorruptObject(f"{KEY} is damaged", remedy="restore it from a copy of the bucket")
+        return found
+
+    def _sound(self) -> bool:
+        texts = isinstance(self.id, str) and isinstance(self.created, str)
+        sizes = type(self.chunk_size) is int and type(self.format) is int and isinstance(self.abilities, dict)
+        if not (texts and sizes and _ID.fullmatch(self.id)):
+            return False
+        try:
+            check_chunk_size(self.chunk_size)
+        except UsageError:
+            return False
+        return True
 
 
 def _canonical(document: dict[str, Any]) -> bytes:
