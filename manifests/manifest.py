@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from manifests.envelope import Kind, open_by_place, seal_by_place
-from manifests.errors import CorruptObject
+from manifests.errors import CorruptObject, NewerFormat, UsageError
 from manifests.machine import Machine, Model
+from manifests.names import MAX_SEQUENCE
+from manifests.page import SEGMENT_ENTRIES
+from manifests.repository import check_chunk_size
 
 Consistency = Literal["torn", "crash", "filesystem", "application"]
 """torn: the disk changed while it was read. crash: as after a power cut. filesystem, application: quiesced."""
 
-Hex = str
+Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """An id in lower-case hexadecimal, 64 digits."""
 
 
@@ -24,13 +28,25 @@ class Segment(Model):
     id: Hex
     first: int = Field(ge=0)
     last: int = Field(ge=0)
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=SEGMENT_ENTRIES)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.count > self.last - self.first + 1:
+            raise ValueError("a segment has more entries than positions")
+        return self
 
 
 class Tier(Model):
     """One overlay tier; segments ascend and do not meet."""
 
     segments: tuple[Segment, ...]
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if any(a.last >= b.first for a, b in pairwise(self.segments)):
+            raise ValueError("the segments of a tier do not ascend")
+        return self
 
     @property
     def count(self) -> int:
@@ -44,6 +60,13 @@ class Index(Model):
     tiers: tuple[Tier, ...] = Field(default=(), max_length=4)
 
 
+def _chunk_size(size: int) -> int:
+    try:
+        return check_chunk_size(size)
+    except UsageError as error:
+        raise ValueError(error.message) from error
+
+
 class Disk(Model):
     """One disk of a recovery point."""
 
@@ -52,7 +75,7 @@ class Disk(Model):
     name: str = Field(description="what the user called it at the source: path or URL")
     size: int = Field(ge=0, description="bytes")
     sector_size: int = 512
-    chunk_size: int
+    chunk_size: Annotated[int, AfterValidator(_chunk_size)]
     bus: str = ""
     boot: bool = False
     serial: str = ""
@@ -87,7 +110,7 @@ class Manifest(Model):
 
     format: Literal[1] = 1
     machine: Machine
-    sequence: int = Field(ge=1)
+    sequence: int = Field(ge=1, le=MAX_SEQUENCE)
     parent: Parent | None = None
     bases: tuple[str, ...] = Field(default=(), description="MACHINE@POINT that chunks were shared with")
     started: str = Field(description="RFC 3339, UTC, writer's clock")
@@ -98,6 +121,14 @@ class Manifest(Model):
     final: bool = Field(default=False, description="taken after the machine was stopped, for a cutover")
     set: str | None = Field(default=None, description="id of the set of points taken at one barrier")
     disks: tuple[Disk, ...]
+
+    @model_validator(mode="after")
+    def _distinct_disks(self) -> Self:
+        if len({d.number for d in self.disks}) < len(self.disks) or len({d.lineage for d in self.disks}) < len(
+            self.disks
+        ):
+            raise ValueError("two disks have one number or one lineage")
+        return self
 
     @property
     def label(self) -> str:
@@ -114,6 +145,10 @@ class Manifest(Model):
         try:
             return cls.model_validate_json(plain)
         except ValidationError as error:
+            if any(e["loc"] == ("format",) or e["type"] == "extra_forbidden" for e in error.errors()):
+                raise NewerFormat(
+                    f"{name} was written by a newer failback: {error}", remedy="upgrade failback on this host"
+                ) from error
             raise CorruptObject(f"{name} is not a valid manifest: {error}") from error
 
 
@@ -133,7 +168,7 @@ def decode_record(data: bytes | memoryview, kind: Kind, *, repository: bytes, na
     _kind, plain = open_by_place(data, kind, repository=repository, name=name)
     try:
         document = json.loads(plain)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptObject(f"{name} is not valid JSON: {error}") from error
     if not isinstance(document, dict):
         raise CorruptObject(f"{name} is not a record")
