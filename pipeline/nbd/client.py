@@ -180,6 +180,15 @@ class NbdClient:
                 if at >= end:
                     break
 
+    def size_now(self) -> int:
+        """The export's size as a fresh connection sees it; the known one where the server may take no more of them.
+        Raises OSError, NbdRefused, NbdLost."""
+        if self._limit < 2:
+            return self.size
+        fresh = self._open()
+        fresh.close()
+        return fresh.terms.size
+
     def close(self) -> None:
         with self._ready:
             self._lost = self._lost or p.NbdLost("closed")
