@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from pipeline.errors import AlreadyExists, CorruptObject, NotFound
-from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, check_key
+from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, check_key, flat
 from pipeline.store.probe import probe
 
 
@@ -23,7 +23,7 @@ class MemoryStore(Store):
 
     def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
         check_key(key)
-        stored = bytes(data)
+        stored = bytes(flat(data))
         with self._lock:
             if key not in self._objects:
                 insort(self._keys, key)

@@ -127,7 +127,7 @@ class S3Store(Store):
 
     def _list_folder(self, folder: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
         base = self.location.prefix
-        last = after
+        last = ""
         with self._explained("list", prefix):
             pages = self._reader.list(base + folder or None, offset=base + after if after else None, chunk_size=PAGE)
             iterator = iter(pages)
@@ -148,6 +148,8 @@ class S3Store(Store):
                         remedy="failback needs a store that lists in key order (not an S3 directory bucket)",
                     )
                 last = key
+                if key <= after:
+                    continue  # obstore drops a slash at the end of `after`, and some servers do not know start-after
                 if key.startswith(prefix):
                     yield ObjectInfo(key, meta["size"], meta["last_modified"])
                 elif key > prefix:
