@@ -1,0 +1,46 @@
+"""How far a transfer is. Pipelines count, whoever watches decides what to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counters:
+    """Bytes unless said otherwise. Changed by one thread only; anyone may read."""
+
+    phase: str = ""
+    disk: str = ""
+    total: int = 0
+    """Bytes to go through in this phase."""
+    done: int = 0
+    """Bytes gone through, holes included."""
+    read: int = 0
+    """Bytes read from the source disk (export) or fetched from the store (restore)."""
+    sent: int = 0
+    """Stored bytes sent to the store."""
+    written: int = 0
+    """Plain bytes written to the target."""
+    unchanged: int = 0
+    """Plain bytes that the parent has at the same place."""
+    deduplicated: int = 0
+    """Plain bytes found elsewhere: in a base, a seed, or sent before."""
+    chunks_new: int = 0
+    """Chunks (a number) that were sent."""
+
+
+Watch = Callable[[Counters], None]
+"""Called often, from the thread that runs the transfer; must be quick."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a pipeline tells its caller besides counters."""
+
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def ignore(_counters: Counters) -> None:
+    """A Watch that shows nothing."""

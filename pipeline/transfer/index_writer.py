@@ -1,0 +1,294 @@
+"""Writing a disk's index: whole, as pages; or as one more overlay tier on a parent's (FORMAT.md, sections 5 to 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from manifests.directory import PageDirectory
+from manifests.entry import ENTRY, PackTable, Positions, Rows, empty_rows, is_zero, same_ids
+from manifests.envelope import Kind
+from manifests.manifest import Disk, Index, Segment, Tier
+from manifests.names import page_key
+from manifests.packlist import PackUse, add_up, decode_pack_list, encode_pack_list
+from manifests.page import PAGE_POSITIONS, SEGMENT_ENTRIES, encode_page, encode_segment
+from pipeline.repository import Repository
+from pipeline.transfer.index_file import IndexFile, TreeUpdate
+from pipeline.transfer.index_reader import Block, IndexReader, merge
+
+MAX_TIERS = 4
+TIER_RATIO = 4
+REWRITE_SHARE = 0.5
+MAX_PACK_LISTS = 16
+
+Put = Callable[[Kind, bytes], "Future[tuple[bytes, int]]"]
+"""Stores a page object in the background; the future gives (id, stored length)."""
+
+
+class IndexWriter(Protocol):
+    """Takes the entries of a disk in ascending order of position, then writes what a manifest needs."""
+
+    def add(self, positions: Positions, rows: Rows) -> None:
+        """Entries whose packs are stored and have their ids."""
+
+    def finish(self) -> tuple[Index, str]:
+        """(index, digest), everything stored."""
+
+    def pack_lists(self, stored: dict[int, int]) -> tuple[str, ...]:
+        """Ids of the pack lists, everything stored; `stored` has the lengths of the packs that are new."""
+
+    def keep(self) -> None:
+        """The manifest is committed: bring the local copy up to it."""
+
+    live_bytes: int
+    data_chunks: int
+
+
+class FullIndex:
+    """A new index. `copy` is an empty local copy that is filled on the way."""
+
+    def __init__(self, copy: IndexFile, put: Put, *, size: int, chunk_size: int) -> None:
+        self.copy = copy
+        self.live_bytes = 0
+        self.data_chunks = 0
+        self._put = put
+        self._size, self._chunk_size = size, chunk_size
+        self._pages = PageWriter(copy.positions, copy.packs, put)
+        self._live: dict[int, int] = {}
+
+    def add(self, positions: Positions, rows: Rows) -> None:
+        for first, page in self._pages.add(positions, rows):
+            self.copy.store(first, page)
+        self._account(rows)
+
+    def _account(self, rows: Rows) -> None:
+        stored = ~is_zero(rows)
+        self.data_chunks += int(stored.sum())
+        count_live(self._live, rows[stored], 1)
+
+    def finish(self) -> tuple[Index, str]:
+        for first, page in self._pages.flush():
+            self.copy.store(first, page)
+        index = Index(pages=self._pages.finish())
+        return index, self.copy.digest(size=self._size, chunk_size=self._chunk_size)
+
+    def pack_lists(self, stored: dict[int, int]) -> tuple[str, ...]:
+        self.live_bytes = sum(self._live.values())
+        ids = self.copy.packs.ids
+        packs = {ids[o]: PackUse(stored.get(o, 0), live) for o, live in self._live.items()}
+        return (self._put(Kind.PACK_LIST, encode_pack_list(packs)).result()[0].hex(),)
+
+    def keep(self) -> None:
+        """The copy is complete already."""
+
+
+class PageWriter:
+    """Gathers entries into pages and stores each when it is complete."""
+
+    def __init__(self, positions: int, packs: PackTable, put: Put) -> None:
+        self._directory = PageDirectory(positions)
+        self._packs = packs
+        self._put = put
+        self._number = -1
+        self._rows = empty_rows(0)
+        self._stored: list[tuple[int, Future[tuple[bytes, int]]]] = []
+
+    def add(self, positions: Positions, rows: Rows) -> Iterator[tuple[int, Rows]]:
+        """Take the next entries; yields (first position, entries) of each page that is complete."""
+        numbers = positions // PAGE_POSITIONS
+        bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(positions)]
+        for start, end in pairwise(bounds):
+            if start == end:
+                continue
+            number = int(numbers[start])
+            if number != self._number:
+                yield from self.flush()
+                self._number, self._rows = number, empty_rows(self._directory.size_of(number))
+            self._rows[(positions[start:end] - number * PAGE_POSITIONS).astype(np.intp)] = rows[start:end]
+
+    def flush(self) -> Iterator[tuple[int, Rows]]:
+        """Complete the page at hand."""
+        if self._number >= 0 and not (is_zero(self._rows) & (self._rows["flags"] == 0)).all():
+            first = self._number * PAGE_POSITIONS
+            self._stored.append((self._number, self._put(Kind.PAGE, encode_page(first, self._rows, self._packs))))
+            yield first, self._rows
+        self._number = -1
+
+    def finish(self) -> str:
+        """Id of the page directory; waits for all pages."""
+        for number, future in self._stored:
+            self._directory[number] = future.result()[0]
+        return self._put(Kind.PAGE_DIRECTORY, self._directory.encode()).result()[0].hex()
+
+
+class OverlayIndex:
+    """A parent's index plus one tier of changes. `copy` is the parent's local copy."""
+
+    def __init__(
+        self, repository: Repository, parent: Disk, copy: IndexFile, put: Put, spool: Path, *, final: bool
+    ) -> None:
+        self.copy = copy
+        self.live_bytes = 0
+        self.data_chunks = 0
+        self._repository = repository
+        self._parent = parent
+        self._put = put
+        self._final = final
+        self._tree = TreeUpdate(copy)
+        self._spool = Spool(spool)
+        self._live: dict[int, int] = {}
+        self._exact: dict[int, int] | None = None
+
+    def add(self, positions: Positions, rows: Rows) -> None:
+        old = self._tree.change(positions, rows)
+        changed = ~same_ids(old, rows) | (old["flags"] != rows["flags"])
+        if not changed.any():
+            return
+        old, rows, positions = old[changed], rows[changed], positions[changed]
+        self._spool.write(positions, rows)
+        before, after = ~is_zero(old), ~is_zero(rows)
+        self.data_chunks += int(after.sum()) - int(before.sum())
+        count_live(self._live, old[before], -1)
+        count_live(self._live, rows[after], 1)
+
+    def finish(self) -> tuple[Index, str]:
+        digest = self._tree.digest(size=self._parent.size, chunk_size=self._parent.chunk_size)
+        old = self._parent.index
+        changed = self._spool.count
+        if not changed:
+            return old, digest
+        chunks = self._parent.data_bytes // self._parent.chunk_size + self.data_chunks
+        overlaid = changed + sum(t.count for t in old.tiers)
+        if not self._final and overlaid > REWRITE_SHARE * chunks and overlaid > SEGMENT_ENTRIES // 4:
+            return Index(pages=self._write_pages()), digest
+        count = tiers_to_merge([t.count for t in old.tiers], changed, final=self._final)
+        stream: Iterable[Block] = self._spool.blocks()
+        if count:
+            reader = IndexReader(self._repository, self._parent, self.copy.packs)
+            stream = merge([stream, reader.blocks(old.tiers[:count])])
+        tier = Tier(segments=tuple(self._write_segments(stream)))
+        return Index(pages=old.pages, tiers=(tier, *old.tiers[count:])), digest
+
+    def _write_segments(self, stream: Iterable[Block]) -> Iterator[Segment]:
+        written = [
+            (int(p[0]), int(p[-1]), len(p), self._put(Kind.SEGMENT, encode_segment(p, r, self.copy.packs)))
+            for p, r in _rebatch(stream, SEGMENT_ENTRIES)
+        ]
+        for first, last, count, future in written:
+            yield Segment(id=future.result()[0].hex(), first=first, last=last, count=count)
+
+    def _write_pages(self) -> str:
+        """The whole index anew, from the parent's in the repository: the local copy's places are not proved."""
+        reader = IndexReader(self._repository, self._parent, self.copy.packs)
+        pages = PageWriter(self.copy.positions, self.copy.packs, self._put)
+        self._exact = {}
+        for positions, rows in merge([self._spool.blocks(), reader.windows()]):
+            count_live(self._exact, rows[~is_zero(rows)], 1)
+            for _ in pages.add(positions, rows):
+                pass
+        for _ in pages.flush():
+            pass
+        return pages.finish()
+
+    def pack_lists(self, stored: dict[int, int]) -> tuple[str, ...]:
+        ids = self.copy.packs.ids
+        old = self._parent.packs
+        self.live_bytes = max(self._parent.live_bytes + sum(self._live.values()), 0)
+        change = {ids[o]: PackUse(stored.get(o, 0), live) for o, live in self._live.items() if live or o in stored}
+        if self._exact is not None:
+            known = add_up([*map(self._read_list, old), change])
+            self.live_bytes = sum(self._exact.values())
+            exact = {ids[o]: PackUse(known[ids[o]].stored, live) for o, live in self._exact.items()}
+            return (self._put_list(exact),)
+        if not change:
+            return old
+        if len(old) >= MAX_PACK_LISTS and not self._final:
+            return old[0], self._put_list(add_up([*map(self._read_list, old[1:]), change]))
+        return *old, self._put_list(change)
+
+    def _read_list(self, object_id: str) -> dict[bytes, PackUse]:
+        raw = bytes.fromhex(object_id)
+        return decode_pack_list(self._repository.get_page_object(Kind.PACK_LIST, raw), name=page_key(raw))
+
+    def _put_list(self, packs: dict[bytes, PackUse]) -> str:
+        return self._put(Kind.PACK_LIST, encode_pack_list(packs)).result()[0].hex()
+
+    def keep(self) -> None:
+        self.copy.invalidate()
+        for positions, rows in self._spool.blocks():
+            self.copy.apply(positions, rows)
+
+
+class Spool:
+    """Changed entries on disk, in order, so that their number costs no memory."""
+
+    _RECORD = np.dtype([("position", "<u8"), ("row", ENTRY)])
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b")
+        path.unlink()
+        self.count = 0
+
+    def write(self, positions: Positions, rows: Rows) -> None:
+        records = np.empty(len(positions), self._RECORD)
+        records["position"], records["row"] = positions, rows
+        self._file.write(records.tobytes())
+        self.count += len(positions)
+
+    def blocks(self) -> Iterator[Block]:
+        self._file.flush()
+        at = 0
+        while True:
+            self._file.seek(at)
+            data = self._file.read(SEGMENT_ENTRIES * self._RECORD.itemsize)
+            if not data:
+                break
+            at += len(data)
+            records = np.frombuffer(data, self._RECORD)
+            yield records["position"].copy(), records["row"].copy()
+        self._file.seek(0, 2)
+
+
+def tiers_to_merge(counts: list[int], new: int, *, final: bool) -> int:
+    """How many of the old tiers (newest first) a new one of `new` entries is merged with.
+
+    A final export merges only when there would be a fifth tier. Background exports keep each older tier at least
+    TIER_RATIO times the newer one, and leave room for a final one.
+    """
+    if final:
+        return 1 if len(counts) >= MAX_TIERS else 0
+    merged, count = new, 0
+    while count < len(counts) and (counts[count] < TIER_RATIO * merged or len(counts) - count >= MAX_TIERS - 1):
+        merged += counts[count]
+        count += 1
+    return count
+
+
+def count_live(live: dict[int, int], rows: Rows, sign: int) -> None:
+    """Add (or take away) the stored bytes of `rows` to their packs."""
+    if not len(rows):
+        return
+    ordinals, inverse = np.unique(rows["pack"], return_inverse=True)
+    sums = np.bincount(inverse, rows["length"])
+    for ordinal, length in zip(ordinals.tolist(), sums.tolist(), strict=True):
+        live[ordinal] = live.get(ordinal, 0) + sign * int(length)
+
+
+def _rebatch(stream: Iterable[Block], size: int) -> Iterator[Block]:
+    """The same stream in blocks of exactly `size` entries, but the last."""
+    waiting: list[Block] = []
+    count = 0
+    for positions, rows in stream:
+        waiting.append((positions, rows))
+        count += len(positions)
+        while count >= size:
+            p, r = np.concatenate([w[0] for w in waiting]), np.concatenate([w[1] for w in waiting])
+            yield p[:size], r[:size]
+            waiting, count = [(p[size:], r[size:])], count - size
+    if count:
+        yield np.concatenate([w[0] for w in waiting]), np.concatenate([w[1] for w in waiting])

@@ -1,0 +1,231 @@
+"""A writer's session: who writes, what it has stored so far, and who may go on after it (FORMAT.md, section 11)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from manifests.entry import PackTable, Positions, Rows
+from manifests.envelope import Kind, open_by_place, seal_by_place
+from manifests.manifest import decode_record, encode_record
+from manifests.names import journal_key, run_name, session_prefix, sessions_prefix
+from manifests.page import decode_segment, encode_segment
+from pipeline.catalogue import now
+from pipeline.errors import AlreadyExists, FailbackError, NotFound, SessionHeld
+from pipeline.repository import Repository
+
+HEARTBEAT_SECONDS = 60.0
+EXPIRY = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What tells whether the process that wrote a session is still the same and alive."""
+
+    host: str
+    boot_id: str
+    pid: int
+    pid_start: int
+
+    @classmethod
+    def current(cls) -> Process:
+        pid = os.getpid()
+        return cls(socket.gethostname(), _boot_id(), pid, _start_time(pid) or 0)
+
+    def surely_dead(self, here: Process) -> bool:
+        """True only when it can be known from this host."""
+        if self.host != here.host:
+            return False
+        return self.boot_id != here.boot_id or _start_time(self.pid) != self.pid_start
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _start_time(pid: int) -> int | None:
+    """Start of a process in clock ticks after boot, or None when there is none (or only its zombie)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One session found at the machine's next sequence."""
+
+    run: str
+    document: dict[str, Any]
+    ended: str | None
+    newest: datetime
+    journals: tuple[str, ...]
+
+
+class Session:
+    """An open session of this process. Its heartbeat runs in a thread until `end`."""
+
+    def __init__(self, repository: Repository, machine: str, run: str, document: dict[str, Any]) -> None:
+        self.repository = repository
+        self.machine = machine
+        self.run = run
+        self.document = document
+        self._prefix = session_prefix(machine, run)
+        self._journals = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def begin(
+        cls, repository: Repository, machine: str, sequence: int, *, parent: int, disks: list[dict[str, Any]], tool: str
+    ) -> tuple[Session, list[Attempt]]:
+        """Announce `sequence`. Returns the session and the dead attempts whose journals can be built on, oldest first.
+
+        Raises SessionHeld when another writer of this machine is alive.
+        """
+        here = Process.current()
+        while True:
+            attempts = find_attempts(repository, machine, sequence)
+            for attempt in attempts:
+                _refuse_if_alive(repository, machine, attempt, here)
+            number = 1 + max((int(a.run.rpartition("-")[2]) for a in attempts), default=0)
+            run = run_name(sequence, number)
+            document = {
+                "host": here.host, "boot_id": here.boot_id, "pid": here.pid, "pid_start": here.pid_start,
+                "started": now(), "sequence": sequence, "attempt": number, "parent": parent, "tool": tool,
+                "resumes": [a.run for a in attempts], "disks": disks,
+            }  # fmt: skip
+            data = encode_record(Kind.SESSION, document, repository.id)
+            try:
+                repository.store.put(f"{session_prefix(machine, run)}session", data, create=repository.conditional_put)
+            except AlreadyExists:
+                continue  # another writer was faster; the next look finds it
+            session = cls(repository, machine, run, document)
+            if not repository.conditional_put:
+                session._check_alone(sequence, here)
+            return session, attempts
+
+    def _check_alone(self, sequence: int, here: Process) -> None:
+        """Without conditional PUT two writers may have written one key: whose bytes are there decides."""
+        for attempt in find_attempts(self.repository, self.machine, sequence):
+            if attempt.run == self.run and attempt.document != self.document:
+                self._stop.set()
+                _refuse_if_alive(self.repository, self.machine, attempt, here)
+
+    def journal(self, disk: int, positions: Positions, rows: Rows, packs: PackTable) -> int:
+        """Record chunks whose packs are stored; returns the bytes written."""
+        plain = encode_segment(positions, rows, packs, disk=disk)
+        data = seal_by_place(Kind.JOURNAL, plain, repository=self.repository.id)
+        self.repository.store.put(journal_key(self.machine, self.run, self._journals), data)
+        self._journals += 1
+        return len(data)
+
+    def end(self, outcome: str) -> None:
+        """The last thing a session writes. A failure to write it only delays the next writer."""
+        self._stop.set()
+        self._thread.join()
+        data = encode_record(Kind.SESSION_END, {"outcome": outcome, "time": now()}, self.repository.id)
+        with contextlib.suppress(FailbackError):
+            self.repository.store.put(f"{self._prefix}ended", data)
+
+    def abandon(self) -> None:
+        """Stop the heartbeat without writing anything."""
+        self._stop.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            data = encode_record(Kind.HEARTBEAT, {"time": now()}, self.repository.id)
+            # A missed beat is no error: the next one comes, and expiry is many beats long.
+            with contextlib.suppress(FailbackError):
+                self.repository.store.put(f"{self._prefix}heartbeat", data)
+
+
+def find_attempts(repository: Repository, machine: str, sequence: int) -> list[Attempt]:
+    """Sessions that announced `sequence`, oldest first: one listing and one read each."""
+    prefix = f"{sessions_prefix(machine)}{run_name(sequence, 0)[:-4]}"
+    objects: dict[str, list[tuple[str, datetime]]] = {}
+    for info in repository.store.list(prefix):
+        run, _, rest = info.key[len(sessions_prefix(machine)) :].partition("/")
+        objects.setdefault(run, []).append((rest, info.modified))
+    attempts = []
+    for run, found in sorted(objects.items()):
+        names = [name for name, _ in found]
+        if "session" not in names:
+            continue
+        base = session_prefix(machine, run)
+        document = _read(repository, f"{base}session", Kind.SESSION)
+        if document is None:
+            continue
+        ended = _read(repository, f"{base}ended", Kind.SESSION_END) if "ended" in names else None
+        journals = tuple(f"{base}{n}" for n in sorted(names) if n.startswith("journal/"))
+        outcome = str(ended["outcome"]) if ended else None
+        attempts.append(Attempt(run, document, outcome, max(t for _, t in found), journals))
+    return attempts
+
+
+def read_journal(repository: Repository, key: str, packs: PackTable) -> tuple[int, Positions, Rows]:
+    """(disk number, positions, entries) of one journal."""
+    data = repository.store.get(key)
+    _kind, plain = open_by_place(memoryview(data), Kind.JOURNAL, repository=repository.id, name=key)
+    return decode_segment(plain, packs, name=key)
+
+
+def _read(repository: Repository, key: str, kind: Kind) -> dict[str, Any] | None:
+    try:
+        data = repository.store.get(key)
+    except NotFound:
+        return None
+    return decode_record(memoryview(data), kind, repository=repository.id, name=key)
+
+
+def _refuse_if_alive(repository: Repository, machine: str, attempt: Attempt, here: Process) -> None:
+    if attempt.ended is not None:
+        return
+    d = attempt.document
+    writer = Process(str(d["host"]), str(d["boot_id"]), int(d["pid"]), int(d["pid_start"]))
+    if writer.surely_dead(here):
+        return
+    if writer.host != here.host and _store_time(repository, machine) - attempt.newest > EXPIRY:
+        return
+    raise SessionHeld(
+        f"{machine} is being exported by process {writer.pid} on {writer.host} since {d['started']}",
+        remedy="wait for it or stop it there"
+        + (
+            ""
+            if writer.host == here.host
+            else f"; a dead writer on another host is given up {EXPIRY} after its last sign"
+        ),
+    )
+
+
+def _store_time(repository: Repository, machine: str) -> datetime:
+    """What the store's clock says now. Only the store's clock tells how old its objects are."""
+    key = f"{sessions_prefix(machine)}clock/heartbeat"
+    repository.store.put(key, encode_record(Kind.HEARTBEAT, {"time": now()}, repository.id))
+    info = repository.store.head(key)
+    return info.modified if info else datetime.now(UTC)
+
+
+class Stopwatch:
+    """Says when a journal is due: every so many bytes or seconds."""
+
+    def __init__(self, every_bytes: int, every_seconds: float) -> None:
+        self._bytes, self._seconds = every_bytes, every_seconds
+        self._since, self._sent = time.monotonic(), 0
+
+    def due(self, sent: int) -> bool:
+        self._sent += sent
+        return self._sent >= self._bytes or time.monotonic() - self._since >= self._seconds
+
+    def reset(self) -> None:
+        self._since, self._sent = time.monotonic(), 0
