@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scripts.bench.results import OURS, Results
-from scripts.bench.step import STEPS
+from scripts.bench.step import RESTORE, STEPS
 
 MIB = 1 << 20
 
@@ -34,12 +34,15 @@ def draw(results: Results, path: Path) -> None:
         axes[1][column].set_title("peak memory, MiB")
         axes[2][column].barh(tools, [bytes_ / MIB for bytes_ in stored], color=colors)
         axes[2][column].set_title("stored, MiB")
+    if steps[-1] == RESTORE:  # stores nothing
+        axes[2][-1].set_axis_off()
+        axes[2][-1].set_title("")
     for axis in axes.flat:
         axis.invert_yaxis()
     machine = results.machine
     rounds = max((taken.round for taken in results.steps), default=0)
     figure.suptitle(
-        f"{results.size / (1 << 30):g} GiB disk, {results.data / (1 << 30):.1f} GiB of data, {rounds} rounds; "
+        f"{results.size / (1 << 30):g} GiB disk, {results.data / (1 << 30):.1f} GiB of data, rounds: {rounds}; "
         f"{machine['cores']} cores {machine['processor']}"
     )
     figure.tight_layout()

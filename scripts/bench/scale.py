@@ -36,10 +36,12 @@ def scale(ground: Ground, *, data: int, chunks: int, repeats: int, seed: int) ->
     payload = chunks * CHUNK
     return judge(
         [
-            Bound("time of the large disk's", median(large.wall / small.wall for small, large in pairs), WITHIN),
-            Bound("requests of the large disk's", median(large.asked / small.asked for small, large in pairs), WITHIN),
+            Bound("time, large disk by small,", median(large.wall / small.wall for small, large in pairs), WITHIN),
             Bound(
-                "metadata of the large disk's",
+                "requests, large disk by small,", median(large.asked / small.asked for small, large in pairs), WITHIN
+            ),
+            Bound(
+                "metadata, large disk by small,",
                 median((large.stored - payload) / (small.stored - payload) for small, large in pairs),
                 WITHIN,
             ),
