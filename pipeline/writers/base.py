@@ -36,7 +36,7 @@ class BlockWriter(ABC):
 
     @abstractmethod
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Read back."""
+        """Read back. Raises Unreadable."""
 
     def drop_cache(self) -> None:  # noqa: B027 - to do nothing is right where there is no cache
         """After a flush: let the next `read_into` come from the medium and not from memory, where that can be had."""
