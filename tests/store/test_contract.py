@@ -213,19 +213,19 @@ def test_a_listing_is_in_key_order_of_plain_strings(store: Store) -> None:
     assert keys(store) == ODD
 
 
-@pytest.mark.parametrize("prefix", ["a", "a/", "a/c", "a/c/", "b/a", "b/a/", "ab", "a.", "a%", "nothing", "c/", "a/b"])
-def test_a_prefix_is_a_plain_string_prefix(store: Store, prefix: str) -> None:
+def test_a_prefix_is_a_plain_string_prefix(store: Store) -> None:
     for key in ODD:
         store.put(key, b"x")
-    assert keys(store, prefix) == [key for key in ODD if key.startswith(prefix)]
+    for prefix in ("a", "a/", "a/c", "a/c/", "b/a", "b/a/", "ab", "a.", "a%", "nothing", "c/", "a/b"):
+        assert keys(store, prefix) == [key for key in ODD if key.startswith(prefix)]
 
 
-@pytest.mark.parametrize("prefix", ["", "a", "a/", "b/"])
-@pytest.mark.parametrize("after", [*ODD, "a", "a/", "a/bb", "Z", "zzz", "b/a"])
-def test_a_listing_goes_on_behind_a_key(store: Store, prefix: str, after: str) -> None:
+def test_a_listing_goes_on_behind_a_key(store: Store) -> None:
     for key in ODD:
         store.put(key, b"x")
-    assert keys(store, prefix, after) == [key for key in ODD if key.startswith(prefix) and key > after]
+    for prefix in ("", "a", "a/", "b/"):
+        for after in (*ODD, "a", "a/", "a/bb", "Z", "zzz", "b/a"):
+            assert keys(store, prefix, after) == [key for key in ODD if key.startswith(prefix) and key > after]
 
 
 def test_a_listing_of_more_than_one_page_is_complete(store: Store) -> None:
