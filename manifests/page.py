@@ -48,6 +48,8 @@ def _encode(first: int, positions: Positions | None, rows: Rows, packs: PackTabl
     stored = ~is_zero(rows)
     ordinals, inverse = np.unique(rows["pack"][stored], return_inverse=True)
     ids = [packs.ids[int(o)] for o in ordinals]
+    if any(len(i) != ID_SIZE for i in ids):
+        raise ValueError("an entry is in a pack that has no id yet")
     order = sorted(range(len(ids)), key=ids.__getitem__)
     rank = np.empty(len(ids), "<u4")
     rank[order] = np.arange(len(ids), dtype="<u4")
