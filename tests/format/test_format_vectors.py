@@ -1,0 +1,151 @@
+"""Bytes written once stay readable, FORMAT.md is enough to read them, and plain forms do not drift."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from blake3 import blake3
+
+from manifests.directory import PageDirectory
+from manifests.entry import PackTable
+from manifests.envelope import Kind, new_header, open_by_id, open_by_place
+from manifests.manifest import decode_manifest, decode_record
+from manifests.pack import ChunkDecoder, read_table
+from manifests.packlist import decode_pack_list
+from manifests.page import decode_page, decode_segment
+from manifests.repository import RepositoryDocument
+
+from . import make_vectors as made
+from . import reader
+
+BY_ID = {
+    "page": Kind.PAGE,
+    "segment": Kind.SEGMENT,
+    "packlist": Kind.PACK_LIST,
+    "directory": Kind.PAGE_DIRECTORY,
+}
+
+
+def vector(name: str) -> bytes:
+    return (made.VECTORS / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", sorted(made.plains()))
+def test_plain_forms_are_encoded_to_the_very_bytes_of_the_vector(name: str) -> None:
+    assert made.plains()[name] == vector(f"{name}.plain")
+
+
+def test_the_repository_document_is_encoded_to_the_very_bytes_of_the_vector() -> None:
+    assert made.DOCUMENT.encode() == vector("repository.json")
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in made.VECTORS.glob("*.bin")))
+def test_every_vector_begins_with_the_header_written_today(name: str) -> None:
+    data = vector(name)
+    with made.fixed_salt():
+        assert new_header(Kind(data[40]), made.REPOSITORY) == data[:128]
+
+
+def test_every_type_of_object_has_a_vector() -> None:
+    assert {vector(p.name)[40] for p in made.VECTORS.glob("*.bin")} == set(Kind) - {Kind.SET}
+
+
+@pytest.mark.parametrize("name", sorted(BY_ID))
+def test_objects_named_by_id_open_to_the_plain_vector(name: str) -> None:
+    data = vector(f"{name}.bin")
+    found = open_by_id(data, BY_ID[name], blake3(data).digest(), repository=made.REPOSITORY, name=name)
+    assert found == vector(f"{name}.plain")
+    assert reader.by_id(data) == (blake3(data).digest(), BY_ID[name], found)
+
+
+def test_a_journal_opens_to_the_plain_vector() -> None:
+    data = vector("journal.bin")
+    found = open_by_place(data, Kind.JOURNAL, repository=made.REPOSITORY, name="journal")
+    assert found == (Kind.JOURNAL, vector("journal.plain"))
+    assert reader.by_place(data) == (10, vector("journal.plain"))
+
+
+@pytest.mark.parametrize("name", ["page", "segment", "journal"])
+def test_index_entries_mean_the_same_to_both_readers(name: str) -> None:
+    plain = vector(f"{name}.plain")
+    packs = PackTable([b"p" * 32])  # Numbers of packs differ from file to file.
+    if name == "page":
+        rows, where, disk = decode_page(plain, packs, first=8192, count=5, name=name), range(8192, 8197), 0
+    else:
+        disk, where, rows = decode_segment(plain, packs, name=name)
+    told = [
+        {
+            "position": int(position),
+            "id": row["id"].tobytes(),
+            "pack": packs.ids[int(row["pack"])] if row["id"].any() else None,
+            **{column: int(row[column]) for column in ("offset", "length", "slot", "flags")},
+        }
+        for position, row in zip(where, rows, strict=True)
+    ]
+    second = reader.entries(plain, positions=name != "page")
+    assert second["rows"] == told
+    assert second["disk"] == disk == (3 if name == "journal" else 0)
+    rows_made, packs_made = made.entries()
+    assert [e["pack"] for e in told] == [packs_made.ids[int(r["pack"])] if r["id"].any() else None for r in rows_made]
+    for column in ("offset", "length", "slot", "flags"):
+        assert [e[column] for e in told] == rows_made[column].tolist()
+
+
+def test_a_pack_list_means_the_same_to_both_readers() -> None:
+    plain = vector("packlist.plain")
+    found = decode_pack_list(plain, name="list")
+    assert found == made.uses()
+    assert reader.pack_list(plain) == [(i, u.stored, u.live) for i, u in sorted(found.items())]
+
+
+def test_a_page_directory_means_the_same_to_both_readers() -> None:
+    plain = vector("directory.plain")
+    found = PageDirectory.decode(plain, name="directory")
+    assert reader.page_directory(plain) == (found.positions, [found[i] for i in range(3)])
+    assert found.stored() == [0, 2]
+    assert [found.size_of(i) for i in range(3)] == [4096, 4096, 5]
+
+
+def test_a_pack_means_the_same_to_both_readers() -> None:
+    data = vector("pack.bin")
+    second = reader.pack(data)
+    assert second["type"] == Kind.PACK
+    assert second["chunks"] == [made.SQUEEZED, made.RANDOM]
+    table = read_table(data, repository=made.REPOSITORY, name="pack")
+    assert (table.lineage, table.chunk_size) == (made.LINEAGE, made.CHUNK) == (second["lineage"], second["chunk_size"])
+    assert table.positions.tolist() == list(second["positions"]) == [9, 1 << 40]
+    decoder = ChunkDecoder(made.CHUNK)
+    for i, plain in enumerate(second["chunks"]):
+        sealed = memoryview(data)[int(table.offsets[i]) : int(table.offsets[i] + table.lengths[i])]
+        assert decoder.decode(sealed, int(table.flags[i]), name="chunk") == plain
+        assert table.ids[i] == blake3(plain).digest()
+
+
+def test_a_manifest_means_the_same_to_both_readers() -> None:
+    data = vector("manifest.bin")
+    assert decode_manifest(data, repository=made.REPOSITORY, name="manifest") == made.manifest()
+    kind, document = reader.record(data)
+    assert kind == Kind.MANIFEST
+    assert document == json.loads(json.dumps(made.manifest().model_dump(mode="json")))
+
+
+@pytest.mark.parametrize("name", sorted(made.RECORDS))
+def test_records_mean_the_same_to_both_readers(name: str) -> None:
+    kind, document = made.RECORDS[name]
+    data = vector(f"{name}.bin")
+    assert decode_record(data, kind, repository=made.REPOSITORY, name=name) == document
+    assert reader.record(data) == (kind, document)
+
+
+def test_a_void_record_is_no_manifest() -> None:
+    assert decode_manifest(vector("void.bin"), repository=made.REPOSITORY, name="void") is None
+
+
+def test_the_repository_document_means_the_same_to_both_readers() -> None:
+    found = RepositoryDocument.decode(vector("repository.json"))
+    assert found == made.DOCUMENT
+    assert reader.repository(vector("repository.json")) == {
+        "format": 1, "id": found.id, "created": found.created, "chunk_size": found.chunk_size,
+        "encryption": None, "abilities": found.abilities,
+    }  # fmt: skip
