@@ -95,9 +95,10 @@ class BlockDevice:
     def written(self) -> str | None:
         """Changes with every write or discard that this kernel sent to the disk; None when it does not count them.
 
-        Completed writes and discards with their sectors (linux/Documentation/block/stat.rst), tied to this boot and
-        to this instance of the device; for a loop device also the state of the file below it, which can be written
-        directly. Cached writes count once they are flushed. Writes of other hosts to a shared disk are not seen.
+        Sectors written and discarded (linux/Documentation/block/stat.rst), tied to this boot and to this instance of
+        the device. Requests are not counted, because a flush without data is one, too. For a loop device also the
+        state of the file below it, which can be written directly. Cached writes count once they are flushed. Writes
+        of other hosts to a shared disk are not seen.
         """
         if self.attribute("queue/iostats") != "1":
             return None
@@ -109,7 +110,7 @@ class BlockDevice:
                 return None
             if len(fields) < 15 or fields[8] != "0":
                 return None  # no discard counters, or requests still under way
-            parts += [fields[4], fields[6], fields[11], fields[13]]
+            parts += [fields[6], fields[13]]
         backing = self.backing()
         if backing is not None:
             parts.append(backing)

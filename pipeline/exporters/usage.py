@@ -47,13 +47,22 @@ def qemu_writes(fd: int) -> bool:
 
 def file_user(fd: int) -> str | None:
     """Who writes to this open regular file, in words; None when nobody is known to."""
+    return _file_user(fd, read_only_counts=False)
+
+
+def file_holder(fd: int) -> str | None:
+    """Like `file_user`, for a file that we want to write: whoever uses it at all."""
+    return _file_user(fd, read_only_counts=True)
+
+
+def _file_user(fd: int, *, read_only_counts: bool) -> str | None:
     if qemu_writes(fd):
         return "a running QEMU or another restore writes to it (image lock)"
     status = os.fstat(fd)
     if (status.st_dev, status.st_ino) in _swap_files():
         return "it is swap space"
     for name, number in _loops_on(status):
-        user = device_user(number)
+        user = _device_user(number, read_only_counts=read_only_counts)
         if user:
             return f"it backs /dev/{name}, and {user}"
     return None

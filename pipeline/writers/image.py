@@ -13,7 +13,7 @@ from pipeline.exporters.base import Extent
 from pipeline.exporters.files import FileState
 from pipeline.exporters.format import format_by_content
 from pipeline.exporters.image import image_info, image_options
-from pipeline.exporters.usage import file_user
+from pipeline.exporters.usage import file_holder
 from pipeline.nbd.server import QemuNbd, ServerFailed, tool
 from pipeline.store.base import Bytes
 from pipeline.writers.base import BlockWriter
@@ -176,7 +176,7 @@ def open_image(path: str, size: int, image_format: str) -> ImageWriter:
         raise TargetError(f"{path}: cannot open: {error.strerror}") from error
     try:
         content = format_by_content(fd, os.fstat(fd).st_size)
-        user = file_user(fd)
+        user = file_holder(fd)
     finally:
         os.close(fd)
     if content != image_format:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.errors import TargetBusy, TargetError, TargetMismatch
 from pipeline.exporters.base import Extent
 from pipeline.exporters.files import FileState, hole_extents
-from pipeline.exporters.usage import file_user
+from pipeline.exporters.usage import file_holder
 from pipeline.writers.descriptor import DescriptorWriter, claim
 from pipeline.writers.linux import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate
 
@@ -88,7 +88,7 @@ def open_raw(path: str, size: int, *, shrink: bool = False) -> RawWriter:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise TargetMismatch(f"{path}: not a regular file")
-        user = file_user(fd)
+        user = file_holder(fd)
         if user:
             raise TargetBusy(f"{path}: in use: {user}", remedy="Stop the machine or unmount it.")
         claim(fd, path)
