@@ -67,6 +67,15 @@ class PackTable:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def reserve(self) -> int:
+        """A number for a pack that has no id yet; `settle` gives it one."""
+        self.ids.append(b"")
+        return len(self.ids) - 1
+
+    def settle(self, ordinal: int, pack: bytes) -> None:
+        self.ids[ordinal] = pack
+        self._ordinals[pack] = ordinal
+
     def ordinal(self, pack: bytes) -> int:
         """The number of `pack`, a new one when it has none."""
         found = self._ordinals.get(pack)

@@ -1,0 +1,122 @@
+"""What is known of a target disk: which point it holds, how far a restore came, and whether that can still be trusted.
+
+A folder per target disk:
+
+    stage.json   which point, `staging` or `staged`, and the disk's guard when it was last known to be good
+    done         one bit a position: holds the point's chunk, written and flushed (while staging)
+    copy/        the point's index (`pipeline.transfer.index_file`), whose tree proves later refreshes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.entry import Positions
+from manifests.manifest import Disk, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """The content of `stage.json`. `since` is the digest of the point that a refresh started from, else empty."""
+
+    repository: str
+    machine: str
+    sequence: int
+    number: int
+    lineage: str
+    size: int
+    chunk_size: int
+    digest: str
+    state: str
+    guard: str
+    since: str = ""
+
+    @classmethod
+    def of(cls, repository: str, manifest: Manifest, disk: Disk, state: str, guard: str, since: str = "") -> StageState:
+        return cls(
+            repository,
+            manifest.machine.name,
+            manifest.sequence,
+            disk.number,
+            disk.lineage,
+            disk.size,
+            disk.chunk_size,
+            disk.digest,
+            state,
+            guard,
+            since,
+        )
+
+
+class Stage:
+    """The folder of one target disk. One process at a time (the writer's lock sees to that)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state: StageState | None = None
+        try:
+            self.state = StageState(**json.loads((folder / "stage.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            self.state = None
+
+    @property
+    def copy(self) -> Path:
+        return self.folder / "copy"
+
+    def save(self, state: StageState) -> None:
+        """Durable when it returns: whatever it says must not be lost, nor said too early."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = self.folder / "stage.json.new"
+        with temporary.open("wb") as file:
+            file.write(json.dumps(asdict(state), indent=1).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.folder / "stage.json")
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self.state = state
+
+
+class Done:
+    """One bit a position, saved where a stage keeps it."""
+
+    def __init__(self, path: Path, positions: int, *, keep: bool) -> None:
+        self._path = path
+        self._bits = np.zeros(-(-positions // 8), np.uint8)
+        self._dirty = False
+        if keep:
+            stored = np.fromfile(path, np.uint8) if path.exists() else self._bits
+            if len(stored) == len(self._bits):
+                self._bits = stored
+        else:
+            path.unlink(missing_ok=True)
+
+    @property
+    def any(self) -> bool:
+        return bool(self._bits.any())
+
+    def holds(self, positions: Positions) -> NDArray[np.bool_]:
+        held: NDArray[np.bool_] = (self._bits[positions >> 3] >> (positions & 7).astype(np.uint8)) & 1 != 0
+        return held
+
+    def add(self, positions: Positions) -> None:
+        np.bitwise_or.at(self._bits, (positions >> 3).astype(np.intp), (1 << (positions & 7)).astype(np.uint8))
+        self._dirty = True
+
+    def save(self) -> None:
+        """Call it after a flush of the target. A bit that is lost costs time only, so nothing is synchronised."""
+        if not self._dirty:
+            return
+        temporary = self._path.with_name(self._path.name + ".new")
+        self._bits.tofile(temporary)
+        temporary.replace(self._path)
+        self._dirty = False
