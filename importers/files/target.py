@@ -114,7 +114,7 @@ class FilesImporter:
         if not colon or not equals or key not in ("size", "serial") or not value:
             raise UsageError(
                 f"{text!r} does not say which disk is meant",
-                remedy="write --device NUMBER=PATH:size=BYTES or NUMBER=PATH:serial=TEXT; no other disk is touched then",
+                remedy="write --device NUMBER=PATH:size=BYTES or NUMBER=PATH:serial=TEXT",
             )
         if key == "size" and not value.isdigit():
             raise UsageError(f"{value!r} is not a size in bytes", remedy="`lsblk -b` shows it")

@@ -57,6 +57,16 @@ class IndexReader:
         name = page_key(self.directory[number])
         return decode_page(plain, self.packs, first=number * PAGE_POSITIONS, count=count, name=name)
 
+    def objects(self) -> Iterator[bytes]:
+        """Ids of the stored objects of the index: directory, pages, segments; and the pack lists."""
+        yield bytes.fromhex(self.disk.index.pages)
+        for number in self.directory.stored():
+            yield self.directory[number]
+        for tier in self.disk.index.tiers:
+            for segment in tier.segments:
+                yield bytes.fromhex(segment.id)
+        yield from map(bytes.fromhex, self.disk.packs)
+
     def segment(self, segment: Segment) -> Block:
         """Entries of one overlay segment."""
         segment_id = bytes.fromhex(segment.id)

@@ -1,0 +1,121 @@
+"""Check by reading: every index object and pack of a point is read whole, every chunk decoded and hashed."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from blake3 import blake3
+
+from manifests.entry import ID_SIZE, PackTable, Positions, Rows, empty_rows, ids_of
+from manifests.envelope import object_id
+from manifests.manifest import Disk
+from manifests.names import pack_key
+from manifests.pack import ChunkDecoder
+from manifests.tree import LEAF_POSITIONS, disk_digest, leaf, zero_leaves
+from pipeline.catalogue import Point
+from pipeline.errors import CorruptObject, NotFound
+from pipeline.progress import Counters, Watch, ignore
+from pipeline.repository import Repository, missing
+from pipeline.transfer.fetch import PackJob, by_pack
+from pipeline.transfer.index_reader import IndexReader
+from pipeline.transfer.prove import to_ranges
+from pipeline.verify.report import VerifyReport
+
+
+def verify_reading(repository: Repository, point: Point, *, parallel: int = 6, watch: Watch = ignore) -> VerifyReport:
+    """Everything a restore of the point would need, without a target. Damage is collected; StoreError is raised."""
+    report = VerifyReport("")
+    chunks = packs = 0
+    for disk in point.manifest.disks:
+        counters = Counters(phase="verify", disk=f"{point.manifest.label} disk {disk.number}", total=disk.size)
+        try:
+            c, p = _disk(repository, point, disk, report, counters, parallel, watch)
+        except CorruptObject as error:
+            report.problems.append(f"{point.manifest.label} disk {disk.number}: {error.message}")
+            continue
+        chunks, packs = chunks + c, packs + p
+    report.checked = f"{chunks} chunks in {packs} packs were read, decoded and hashed; the index gives the disk digests"
+    return report
+
+
+def _disk(
+    repository: Repository,
+    point: Point,
+    disk: Disk,
+    report: VerifyReport,
+    counters: Counters,
+    parallel: int,
+    watch: Watch,
+) -> tuple[int, int]:
+    packs = PackTable()
+    leaves = zero_leaves(disk.positions)
+    chunks = 0
+    seen: set[int] = set()
+    with ThreadPoolExecutor(parallel, "verify") as pool:
+        ahead: deque[tuple[PackJob, Future[tuple[int, list[tuple[int, str]]]]]] = deque()
+
+        def take() -> None:
+            job, future = ahead.popleft()
+            read, bad = future.result()
+            counters.read += read
+            seen.add(job.pack)
+            for position, problem in bad:
+                [(offset, length)] = to_ranges([position], size=disk.size, chunk_size=disk.chunk_size)
+                report.problems.append(
+                    f"{point.manifest.label} disk {disk.number}, {length} bytes from {offset}: {problem}"
+                )
+
+        for positions, rows in IndexReader(repository, disk, packs).windows():
+            _update_leaves(leaves, positions, rows, disk.positions)
+            chunks += len(rows)
+            for job in by_pack(positions, rows):
+                ahead.append((job, pool.submit(_pack, repository, packs, job, disk.chunk_size)))
+                if len(ahead) > parallel + 1:
+                    take()
+                counters.done = max(counters.done, int(job.positions[-1]) * disk.chunk_size)
+                watch(counters)
+        while ahead:
+            take()
+    if disk_digest(leaves, size=disk.size, chunk_size=disk.chunk_size).hex() != disk.digest:
+        report.problems.append(
+            f"{point.manifest.label} disk {disk.number}: the index does not give the digest in the manifest"
+        )
+    return chunks, len(seen)
+
+
+def _update_leaves(leaves: bytearray, positions: Positions, rows: Rows, count: int) -> None:
+    numbers = positions // LEAF_POSITIONS
+    for number in sorted(set(numbers.tolist())):
+        at = numbers == number
+        first = number * LEAF_POSITIONS
+        page = empty_rows(min(LEAF_POSITIONS, count - first))
+        page[(positions[at] - first).astype(int)] = rows[at]
+        leaves[number * ID_SIZE : (number + 1) * ID_SIZE] = leaf(ids_of(page))
+
+
+def _pack(repository: Repository, packs: PackTable, job: PackJob, chunk_size: int) -> tuple[int, list[tuple[int, str]]]:
+    """(bytes read, [(position, what is wrong)]) of one whole pack and the chunks the disk wants of it."""
+    pack = packs.ids[job.pack]
+    key = pack_key(pack)
+    try:
+        data = memoryview(repository.store.get(key))
+    except NotFound:
+        return 0, [(int(p), missing(key).message) for p in job.positions]
+    whole = object_id(data) == pack
+    decoder = ChunkDecoder(chunk_size)
+    ids = ids_of(job.rows)
+    bad: list[tuple[int, str]] = []
+    columns = (job.positions.tolist(), *(job.rows[c].tolist() for c in ("offset", "length", "flags")))
+    for i, (position, offset, length, flags) in enumerate(zip(*columns, strict=True)):
+        name = f"{key}, the chunk at byte {offset},"
+        try:
+            plain = decoder.decode(data[offset : offset + length], flags, name=name)
+        except CorruptObject as error:
+            bad.append((position, error.message))
+            continue
+        if blake3(plain).digest() != ids[i * ID_SIZE : (i + 1) * ID_SIZE]:
+            bad.append((position, f"{name} does not have the content its index says"))
+    if not whole and not bad:
+        bad.append((int(job.positions[0]), f"{key} is damaged outside the chunks of this disk"))
+    return len(data), bad
