@@ -1,0 +1,12 @@
+"""`failback diff`."""
+
+from __future__ import annotations
+
+from pipeline.cli.invocation import Ending, Invocation, command
+from pipeline.errors import UsageError
+
+
+@command
+def diff(invocation: Invocation) -> Ending:
+    """Not there yet."""
+    raise UsageError("not there yet")

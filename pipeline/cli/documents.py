@@ -1,0 +1,64 @@
+"""Small JSON and YAML documents of the user: a path, or any URL that fsspec knows (s3:// through s3fs)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+
+MAX_BYTES = 256 << 20
+"""A change list of ten million extents has about this size."""
+
+
+def read_document(where: str) -> Any:
+    """The content of a JSON or, by its ending, YAML document. Raises UsageError that names it."""
+    text = _read(where)
+    try:
+        if Path(where.partition("?")[0]).suffix.lower() in (".yaml", ".yml"):
+            import yaml
+
+            try:
+                return yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(str(error)) from None
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} cannot be understood: {error}", remedy="correct the file") from None
+
+
+def write_json(where: str, value: Any) -> None:
+    """Write `value`. Raises UsageError when that is not possible."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    try:
+        if "://" not in where:
+            Path(where).write_text(text, encoding="utf-8")
+            return
+        import fsspec
+
+        with fsspec.open(where, "w", encoding="utf-8") as file:
+            file.write(text)
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"{where} cannot be written: {_reason(error)}", remedy="check the address") from error
+
+
+def _read(where: str) -> str:
+    try:
+        if "://" not in where:
+            with open(where, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        else:
+            import fsspec
+
+            with fsspec.open(where, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
+        return bytes(data).decode("utf-8")
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"{where} cannot be read: {_reason(error)}", remedy="check the name and its rights") from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -1,0 +1,236 @@
+"""One run of one command: its settings, output, log, signals, and how it ends."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline import logs
+from pipeline.cli import exitcodes
+from pipeline.cli.output import Output
+from pipeline.cli.signals import Signalled, ending_signals
+from pipeline.config import Settings, load_settings
+from pipeline.errors import FailbackError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.progress import Report
+    from pipeline.repository import Repository
+    from pipeline.store.trace import Tally
+
+RepositoryOption = Annotated[
+    str,
+    typer.Option(
+        "--repository",
+        "-r",
+        metavar="URL",
+        help="Where the repository is: s3://bucket/prefix?endpoint=https://host or /path. "
+        "Default: FAILBACK_REPOSITORY, then the configuration file.",
+        rich_help_panel="For every command",
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel="For every command")
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print JSON lines: progress, then one result object.", rich_help_panel="For every command"
+    ),
+]
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Say more, and log every request to the store.", rich_help_panel="For every command"
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The options that every command takes, before or after its name."""
+
+    repository: str = ""
+    quiet: bool = False
+    json: bool = False
+    verbose: bool = False
+
+    def joined(self, other: Common) -> Common:
+        """These, with what `other` says on top."""
+        return Common(
+            other.repository or self.repository,
+            self.quiet or other.quiet,
+            self.json or other.json,
+            self.verbose or other.verbose,
+        )
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a command ended: its exit code and what the result object holds."""
+
+    code: int = exitcodes.OK
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class Invocation:
+    """What a command gets as its first argument."""
+
+    def __init__(self, name: str, common: Common) -> None:
+        self.name = name
+        self.common = common
+        self.output = Output(quiet=common.quiet, as_json=common.json, redact=logs.redact)
+        self.how_to_go_on: Callable[[], str] = lambda: ""
+        """What an interrupted command tells its user."""
+        self.stack = ExitStack()
+        self.started = time.monotonic()
+
+    @cached_property
+    def settings(self) -> Settings:
+        settings = load_settings()
+        return replace(settings, repository=self.common.repository or settings.repository)
+
+    @cached_property
+    def tally(self) -> Tally:
+        from pipeline.store.trace import Tally
+
+        return Tally()
+
+    @property
+    def seconds(self) -> float:
+        """Since the command began."""
+        return time.monotonic() - self.started
+
+    @property
+    def address(self) -> str:
+        """The repository's address. Raises UsageError when nothing says it."""
+        if not self.settings.repository:
+            raise UsageError(
+                "no repository is named",
+                remedy='give --repository URL, set FAILBACK_REPOSITORY, or write repository = "URL" into '
+                "~/.config/failback/failback.toml",
+            )
+        return self.settings.repository
+
+    def open_store(self, *, create: bool = False) -> Any:
+        """The store at the repository's address; closed when the command ends."""
+        from pipeline.store.address import open_store
+
+        log = logs.logger().debug if self.common.verbose else None
+        store = open_store(self.address, self.settings, create=create, tally=self.tally, log=log)
+        self.stack.callback(store.close)
+        return store
+
+    def open_repository(self) -> Repository:
+        from pipeline.repository import Repository
+
+        return Repository.open(self.open_store())
+
+    def tell(self, report: Report) -> None:
+        """Print and log what a pipeline reported."""
+        for note in report.notes:
+            self.note(note)
+        for warning in report.warnings:
+            self.warn(warning)
+
+    def note(self, text: str) -> None:
+        logs.logger().info("%s", text)
+        self.output.note(text)
+
+    def warn(self, text: str) -> None:
+        logs.logger().warning("%s", text)
+        self.output.warn(text)
+
+    def run(self, function: Callable[..., Ending | None], arguments: dict[str, Any]) -> int:
+        """Run the command; returns the exit code. All errors end here."""
+        with logs.opened(self._log_file(), verbose=self.common.verbose) as log:
+            log.info("start: %s", " ".join(logs.command_line()))
+            code, outcome, values = exitcodes.OK, "done", dict[str, Any]()
+            try:
+                with ending_signals(), self.stack:
+                    ending = function(self, **arguments) or Ending()
+                    code, values = ending.code, ending.values
+                    outcome = "done" if code == exitcodes.OK else "done with findings"
+            except FailbackError as error:
+                code, outcome = error.exit_code, "failed"
+                values = self._failed(type(error).__name__, error.message, error.remedy)
+            except KeyboardInterrupt as signal:
+                number = signal.number if isinstance(signal, Signalled) else 2
+                code, outcome = exitcodes.SIGNALLED + number, "interrupted"
+                how = self.how_to_go_on() or "nothing was changed that the same command would not do again"
+                values = self._failed("Interrupted", f"{self.name} was interrupted", how)
+            except BrokenPipeError:
+                code, outcome = exitcodes.FAILED, "standard output was closed"
+                raise
+            except Exception as error:  # noqa: BLE001 - the last line: what nobody foresaw ends as a bug report
+                code, outcome = exitcodes.BUG, "bug"
+                log.error("%s", "".join(traceback.format_exception(error)))
+                message = f"this is a bug in failback: {type(error).__name__}: {error}"
+                values = self._failed("Bug", message, f"the traceback is in {self._log_file()}; please report it")
+                if self.common.verbose:
+                    self.output.error("".join(traceback.format_exception(error)).rstrip(), "")
+            finally:
+                self._log_requests()
+                log.info("end: %s, exit code %d after %.1f s", outcome, code, self.seconds)
+            self.output.event(
+                "result",
+                command=self.name,
+                ok=code == exitcodes.OK,
+                exit_code=code,
+                seconds=round(self.seconds, 3),
+                **values,
+            )
+            return code
+
+    def _failed(self, kind: str, message: str, remedy: str) -> dict[str, Any]:
+        logs.logger().error("%s: %s (%s)", kind, message, remedy)
+        self.output.error(message, remedy)
+        return {"error": {"kind": kind, "message": message, "remedy": remedy}}
+
+    def _log_file(self) -> Any:
+        try:
+            return self.settings.log_file or self.settings.state_dir / "failback.log"
+        except FailbackError:
+            return None  # the settings are what is wrong; the command says so
+
+    def _log_requests(self) -> None:
+        if "tally" not in self.__dict__:
+            return
+        parts = [
+            f"{verb} {count.requests} ({count.errors} failed, {count.sent} bytes sent, "
+            f"{count.received} received, {count.seconds:.2f} s)"
+            for verb, count in sorted(self.tally.snapshot().items())
+        ]
+        logs.logger().info("requests: %s", "; ".join(parts) or "none")
+
+
+def command(function: Callable[..., Ending | None]) -> Callable[..., None]:
+    """Make `function(invocation, …)` a Typer command that takes the common options too."""
+    signature = inspect.signature(function, eval_str=True)
+    own = list(signature.parameters.values())[1:]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    extra = {"repository": (RepositoryOption, ""), "quiet": (QuietOption, False)}
+    extra |= {"json": (JsonOption, False), "verbose": (VerboseOption, False)}
+
+    def run(ctx: typer.Context, **given: Any) -> None:
+        common = Common(*(given.pop(name) for name in extra))
+        outer = ctx.obj if isinstance(ctx.obj, Common) else Common()
+        name = " ".join(ctx.command_path.split()[1:])
+        code = Invocation(name, outer.joined(common)).run(function, given)
+        if code:
+            raise typer.Exit(code)
+
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    parameters = [inspect.Parameter("ctx", keyword, annotation=typer.Context)]
+    parameters += [p.replace(kind=keyword) for p in own]
+    parameters += [inspect.Parameter(n, keyword, annotation=a, default=d) for n, (a, d) in extra.items()]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {}
+    return run

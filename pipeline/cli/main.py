@@ -1,0 +1,75 @@
+"""`failback`: the entry point and the list of commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import exitcodes
+from pipeline.cli.diff import diff
+from pipeline.cli.doctor import doctor
+from pipeline.cli.export import export
+from pipeline.cli.forget import forget
+from pipeline.cli.import_ import import_
+from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
+from pipeline.cli.list import list_
+from pipeline.cli.repository import app as repository
+from pipeline.cli.show import show
+from pipeline.cli.verify import verify
+
+app = typer.Typer(
+    name="failback",
+    help="Bring failed-over machines home: their disks go through a bucket and come back bit for bit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 2 usage, 3 no such point, 4 store, 5 damaged data, 6 source, 7 target, "
+    "8 verification failed, 9 held by another writer, 10 unreadable ranges, 11 doctor found something, 70 bug.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"failback {version('failback')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    ctx: typer.Context,
+    repository: RepositoryOption = "",
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    _show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    ctx.obj = Common(repository, quiet, json, verbose)
+
+
+app.add_typer(repository, name="repository", help="Make a repository, or see what one is and can do.")
+app.command("export")(export)
+app.command("import")(import_)
+app.command("verify")(verify)
+app.command("list")(list_)
+app.command("show")(show)
+app.command("diff")(diff)
+app.command("forget")(forget)
+app.command("doctor")(doctor)
+
+
+def run() -> None:
+    """The `failback` command."""
+    try:
+        app()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(exitcodes.FAILED)
