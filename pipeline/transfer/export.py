@@ -38,11 +38,11 @@ from pipeline.transfer.index_copy import copy_folder, fill, head_of, known_seque
 from pipeline.transfer.index_file import IndexFile, StaleCopy
 from pipeline.transfer.index_reader import IndexReader
 from pipeline.transfer.index_writer import FullIndex, IndexWriter, OverlayIndex
+from pipeline.transfer.level import LevelControl
 from pipeline.transfer.scan import TRUSTED, Scanned, Scanner, Work, plan, plan_changes
-from pipeline.transfer.send import Sender, adapt_level
+from pipeline.transfer.send import Sender
 from pipeline.transfer.session import Attempt, Session, read_journal
 
-_LEVEL_STEP = 64 << 20
 _ASSUMED_RATE = 100e6
 """Bytes a second: what the forecast of a full export assumes when it knows nothing better."""
 
@@ -338,6 +338,7 @@ class _DiskExport:
                 keep_going=options.keep_going,
                 level=options.level,
             )
+            level = LevelControl(options.level, options.top_level)
             mode, works = self._works(copy)
             unreadable: list[tuple[int, int]] = []
             try:
@@ -345,7 +346,7 @@ class _DiskExport:
                     sender.add(scanned)
                     unreadable += scanned.unreadable
                     counters.done = max(counters.done, end)
-                    self._adapt(scanner, sender, counters)
+                    scanner.level = level.after(counters.sent)
                     watch(counters)
                 sender.flush()
             except BaseException:
@@ -543,14 +544,6 @@ class _DiskExport:
         while ahead:
             future, end = ahead.popleft()
             yield future.result(), end
-
-    def _adapt(self, scanner: Scanner, sender: Sender, counters: Counters) -> None:
-        if counters.sent - self._adapted >= _LEVEL_STEP:
-            scanner.level = adapt_level(scanner.level, sender.waited, top=self.options.top_level)
-            sender.waited = 0
-            self._adapted = counters.sent
-
-    _adapted = 0
 
 
 def forecast(data: int, rate: float = _ASSUMED_RATE) -> str:

@@ -21,7 +21,6 @@ JOURNAL_SECONDS = 5.0
 SENT_MEMORY = 1 << 15
 """How many chunks sent last are remembered by id: 2 GiB of disk in 12 MiB of memory."""
 _OPEN_ENTRIES = 1 << 15
-_MIN_LEVEL, _MAX_LEVEL = 1, 9
 
 Journal = Callable[[Positions, Rows, PackTable], int]
 
@@ -56,8 +55,6 @@ class Sender:
         self.sent: dict[bytes, Place] = {}
         self.stored: dict[int, int] = {}
         """Stored length of every pack of this session, by number."""
-        self.waited = 0
-        """How often the queue was full (network-bound) since somebody set this to 0."""
         self._pool = pool
         self._index = index
         self._packs = packs
@@ -138,10 +135,8 @@ class Sender:
         while self._batches:
             batch = self._batches[0]
             if batch.future is not None:
-                if not batch.future.done():
-                    if self._in_flight <= wait_below:
-                        break
-                    self.waited += 1
+                if not batch.future.done() and self._in_flight <= wait_below:
+                    break
                 pack, stored = batch.future.result()
                 self._packs.settle(batch.ordinal, pack)
                 self.stored[batch.ordinal] = stored
@@ -165,10 +160,3 @@ class Sender:
                 self._journal(positions[at : at + (1 << 14)], rows[at : at + (1 << 14)], self._packs)
             self._unjournaled = []
             self._stopwatch.reset()
-
-
-def adapt_level(level: int, waited: int, *, top: int) -> int:
-    """The next zstd level: higher while the network is what we wait for, lower when it never was."""
-    if waited:
-        return min(level + 1, top, _MAX_LEVEL)
-    return max(level - 1, _MIN_LEVEL)
