@@ -12,7 +12,7 @@ from manifests.errors import CorruptObject, UsageError
 MAX_ENCODED = 240
 MAX_SEQUENCE = 9_999_999_999
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
-_CAPITAL = re.compile("!([a-z])")
+_CAPITAL = re.compile("~([a-z])")
 
 
 def encode_machine(name: str) -> str:
@@ -43,7 +43,7 @@ def encode_machine(name: str) -> str:
 def _encode_byte(byte: int, *, edge: bool) -> str:
     if byte in _PLAIN and not (edge and byte == ord(".")):
         return chr(byte)
-    return f"!{chr(byte).lower()}" if chr(byte).isascii() and chr(byte).isupper() else f"%{byte:02X}"
+    return f"~{chr(byte).lower()}" if chr(byte).isascii() and chr(byte).isupper() else f"%{byte:02X}"
 
 
 def decode_machine(part: str) -> str:

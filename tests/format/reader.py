@@ -154,7 +154,7 @@ def machine_name(part: str) -> str:
     out = bytearray()
     rest = iter(part)
     for c in rest:
-        if c == "!":
+        if c == "~":
             out += next(rest).upper().encode()
         elif c == "%":
             out.append(int(next(rest) + next(rest), 16))
