@@ -148,6 +148,12 @@ class Invocation:
         logs.logger().warning("%s", text)
         self.output.warn(text)
 
+    def failed_quietly(self, text: str) -> None:
+        """A check that did not pass: `--quiet` has nothing else that says it."""
+        logs.logger().error("%s", text)
+        if self.output.quiet:
+            self.output.error(text, "")
+
     def run(self, function: Callable[..., Ending | None], arguments: dict[str, Any]) -> int:
         """Run the command; returns the exit code. All errors end here."""
         with logs.opened(self._log_file(), verbose=self.common.verbose) as log:

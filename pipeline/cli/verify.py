@@ -1,12 +1,114 @@
-"""`failback verify`."""
+"""`failback verify`: is everything of a recovery point there, and is it right?"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli import exitcodes
 from pipeline.cli.invocation import Ending, Invocation, command
+from pipeline.cli.units import count, duration, size
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from manifests.manifest import Disk
+    from pipeline.catalogue import Point
+    from pipeline.verify.report import VerifyReport
+
+SHOWN = 50
+"""Problems and ranges printed for people; JSON has all."""
 
 
 @command
-def verify(invocation: Invocation) -> Ending:
-    """Not there yet."""
-    raise UsageError("not there yet")
+def verify(
+    invocation: Invocation,
+    point: Annotated[str, typer.Argument(metavar="MACHINE[@POINT]", help="The latest point, or the one named.")],
+    read: Annotated[bool, typer.Option("--read", help="Read, decode and hash every chunk.")] = False,
+    disk: Annotated[
+        str, typer.Option(metavar="PATH", help="Does this disk equal the point? Prints the ranges that differ.")
+    ] = "",
+    number: Annotated[
+        int | None, typer.Option(metavar="N", help="Which disk of the point PATH is; needed when it has several.")
+    ] = None,
+    image_format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="Format of PATH when its extension does not say it."),
+    ] = None,
+    allow_live: Annotated[bool, typer.Option("--allow-live", help="Read PATH though it is in use.")] = False,
+) -> Ending:
+    """Verify a recovery point by listing (every object there, of the right size), by reading, or against a disk."""
+    from manifests.names import parse_point
+    from pipeline.catalogue import resolve
+
+    if disk and read:
+        raise UsageError("--read and --disk are two checks", remedy="run one after the other")
+    if number is not None and not disk:
+        raise UsageError("--number needs --disk", remedy="name the disk to compare")
+    repository = invocation.open_repository()
+    found = resolve(repository, parse_point(point))
+    parallel = min(6, invocation.settings.parallel)
+
+    from pipeline.cli.progress import shown
+
+    with shown(invocation.output) as meter:
+        if disk:
+            from pipeline.exporters.open import open_exporter
+            from pipeline.verify.disk import verify_disk
+
+            which = _which(found, number)
+            exporter = open_exporter(disk, image_format=image_format, allow_live=allow_live)
+            invocation.stack.callback(exporter.close)
+            report = verify_disk(repository, found, which, exporter, parallel=parallel, watch=meter)
+        elif read:
+            from pipeline.verify.reading import verify_reading
+
+            report = verify_reading(repository, found, parallel=parallel, watch=meter)
+        else:
+            from pipeline.verify.listing import verify_listing
+
+            report = verify_listing(repository, found, watch=meter)
+    return _ending(invocation, found, report)
+
+
+def _which(point: Point, number: int | None) -> Disk:
+    disks = point.manifest.disks
+    if number is None and len(disks) == 1:
+        return disks[0]
+    for disk in disks:
+        if disk.number == number:
+            return disk
+    numbers = ", ".join(str(d.number) for d in disks)
+    if number is None:
+        raise UsageError(f"{point.manifest.label} has {len(disks)} disks", remedy=f"give --number, one of {numbers}")
+    raise UsageError(f"{point.manifest.label} has no disk {number}", remedy=f"it has {numbers}")
+
+
+def _ending(invocation: Invocation, point: Point, report: VerifyReport) -> Ending:
+    label = point.manifest.label
+    say = invocation.output.say
+    if report.ok:
+        say(f"{label} is good: {report.checked}, in {duration(invocation.seconds)}")
+    else:
+        say(f"{label} is NOT good: {report.checked}")
+        for problem in report.problems[:SHOWN]:
+            say(f"  {problem}")
+        for offset, length in report.ranges[:SHOWN]:
+            say(f"  differs: {length} bytes at {offset}")
+        hidden = max(len(report.problems) - SHOWN, 0) + max(len(report.ranges) - SHOWN, 0)
+        if hidden:
+            say(f"  and {hidden} more; --json lists all")
+        total = sum(length for _offset, length in report.ranges)
+        if total:
+            say(f"  {size(total)} differ in {count(len(report.ranges), 'range')}")
+        invocation.failed_quietly(f"{label} did not pass: {_reason(report)}")
+    return Ending(
+        exitcodes.OK if report.ok else exitcodes.VERIFY,
+        {"point": label, "checked": report.checked, "problems": report.problems, "ranges": report.ranges},
+    )
+
+
+def _reason(report: VerifyReport) -> str:
+    if report.problems:
+        return report.problems[0]
+    return f"{count(len(report.ranges), 'range')} differ"
