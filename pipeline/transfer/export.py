@@ -122,8 +122,9 @@ def export_machine(
     options: ExportOptions,
     *,
     watch: Watch = ignore,
+    tell: Callable[[str], object] = lambda _text: None,
 ) -> ExportResult:
-    """Export all disks and commit one recovery point.
+    """Export all disks and commit one recovery point. `tell` hears how each disk is exported, before it is read.
 
     Raises SessionHeld, SessionFenced, Unreadable, SourceChanged, StoreError; nothing is committed then, and the same
     call goes on where this one ended.
@@ -152,7 +153,9 @@ def export_machine(
         try:
             disks, keepers = [], []
             for number, source in enumerate(sources):
-                export = _DiskExport(repository, machine.name, number, source, options, parent, session, attempts, work)
+                export = _DiskExport(
+                    repository, machine.name, number, source, options, parent, session, attempts, work, tell
+                )
                 disk, outcome_of_disk, keep = export.run_until_copy_is_good(watch)
                 result.disks.append(outcome_of_disk)
                 result.report.notes.append(f"disk {number}: {outcome_of_disk.mode}, {outcome_of_disk.reason}")
@@ -258,6 +261,7 @@ class _DiskExport:
         session: Session | None,
         attempts: list[Attempt],
         work: Path,
+        tell: Callable[[str], object],
     ) -> None:
         self.repository = repository
         self.number = number
@@ -267,6 +271,7 @@ class _DiskExport:
         self.session = session
         self.attempts = attempts
         self.work = work
+        self.tell = tell
         self.folder = copy_folder(options.state, repository, machine, number)
         self.parent_point = parent
         self.parent: Disk | None = None
@@ -340,6 +345,7 @@ class _DiskExport:
             )
             level = LevelControl(options.level, options.top_level)
             mode, works = self._works(copy)
+            self.tell(f"disk {self.number}: {mode}, {self.reason}")
             unreadable: list[tuple[int, int]] = []
             try:
                 for scanned, end in self._scan(scanners, scanner, works, workers):
