@@ -35,3 +35,16 @@ NOT_CLEAN = 11
 BUG = 70
 SIGNALLED = 128
 """Plus the number of the signal."""
+
+REMEDIES = {
+    FAILED: "`failback doctor` checks this host; the log has more",
+    USAGE: "`failback --help` and `failback COMMAND --help` say what is possible",
+    3: "`failback list` shows what the repository holds",
+    4: "`failback doctor` checks the way to the repository; nothing that was committed is lost",
+    5: "`failback verify` says what is damaged; restore the object from a copy of the bucket",
+    6: "check the disk's name and rights; nothing was committed, the same command goes on",
+    7: "check the target's name, rights and space; the same command goes on",
+    VERIFY: "do not use this disk; import it again, or into another place",
+    9: "nothing was committed; run the same command again when the other writer has ended",
+}
+"""What to do about an error that does not say it itself, by its exit code."""

@@ -192,7 +192,7 @@ def export(
             if not dry_run
             else ""
         )
-        result = export_machine(repository, described, sources, options, watch=meter)
+        result = export_machine(repository, described, sources, options, watch=meter, tell=invocation.note)
     return _ending(invocation, described, result)
 
 
@@ -322,9 +322,7 @@ def _ending(invocation: Invocation, machine: Machine, result: ExportResult) -> E
         else f"{label} would take (nothing was sent): {count(len(disks), 'disk')}, {size(total)}"
     )
     if result.resumed:
-        invocation.note("  went on where an earlier export ended")
-    for note in result.report.notes:
-        invocation.note(f"  {note}")
+        invocation.note("  went on where an earlier export had ended")
     for warning in result.report.warnings:
         invocation.warn(warning)
     send = "sent" if manifest else "to send"

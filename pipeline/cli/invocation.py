@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import time
 import traceback
 from collections.abc import Callable
@@ -21,7 +22,6 @@ from pipeline.config import Settings, load_settings
 from pipeline.errors import FailbackError, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.progress import Report
     from pipeline.repository import Repository
     from pipeline.store.trace import Tally
 
@@ -133,13 +133,6 @@ class Invocation:
 
         return Repository.open(self.open_store())
 
-    def tell(self, report: Report) -> None:
-        """Print and log what a pipeline reported."""
-        for note in report.notes:
-            self.note(note)
-        for warning in report.warnings:
-            self.warn(warning)
-
     def note(self, text: str) -> None:
         logs.logger().info("%s", text)
         self.output.note(text)
@@ -157,7 +150,7 @@ class Invocation:
     def run(self, function: Callable[..., Ending | None], arguments: dict[str, Any]) -> int:
         """Run the command; returns the exit code. All errors end here."""
         with logs.opened(self._log_file(), verbose=self.common.verbose) as log:
-            log.info("start: %s", " ".join(logs.command_line()))
+            log.info("start: %s", shlex.join(logs.command_line()))
             code, outcome, values = exitcodes.OK, "done", dict[str, Any]()
             try:
                 with ending_signals(), self.stack:
@@ -166,7 +159,8 @@ class Invocation:
                     outcome = "done" if code == exitcodes.OK else "done with findings"
             except FailbackError as error:
                 code, outcome = error.exit_code, "failed"
-                values = self._failed(type(error).__name__, error.message, error.remedy)
+                remedy = error.remedy or exitcodes.REMEDIES.get(code, exitcodes.REMEDIES[exitcodes.FAILED])
+                values = self._failed(type(error).__name__, error.message, remedy)
             except KeyboardInterrupt as signal:
                 number = signal.number if isinstance(signal, Signalled) else 2
                 code, outcome = exitcodes.SIGNALLED + number, "interrupted"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from pipeline.cli.units import duration, rate, share, size
+from pipeline.cli.units import duration, share, size
 
 if TYPE_CHECKING:
     from pipeline.cli.output import Output
@@ -23,6 +23,7 @@ BAR_SECONDS = 0.25
 JSON_SECONDS = 1.0
 LINE_SECONDS = 30.0
 _WINDOW_SECONDS = 10.0
+_BAR_WIDTH, _NAME_WIDTH = 16, 16
 
 
 class View(Protocol):
@@ -145,7 +146,7 @@ class Bar:
         self._lock = threading.RLock()
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=_BAR_WIDTH),
             TextColumn("{task.fields[text]}"),
             console=Console(stderr=True, highlight=False),
             auto_refresh=False,
@@ -159,12 +160,14 @@ class Bar:
             if not self._running:
                 self._bar.start()
                 self._running = True
+            name = f"{counters.phase} {_short(counters.disk)}"
+            room = self._bar.console.width - len(name) - _BAR_WIDTH - 3
             self._bar.update(
                 self._task,
-                description=f"{counters.phase} {_short(counters.disk)}",
+                description=name,
                 total=counters.total or None,
                 completed=counters.done,
-                text=_figures(counters, speed, left),
+                text=_figures(counters, speed, left, room),
             )
             self._bar.refresh()
 
@@ -186,23 +189,26 @@ def counter_values(counters: Counters) -> dict[str, str | int]:
     return {name: getattr(counters, name) for name in counters.__slots__}
 
 
-def _figures(counters: Counters, speed: float, left: float | None) -> str:
+def _figures(counters: Counters, speed: float, left: float | None, room: int = 1000) -> str:
+    """As many figures as `room` letters hold, the most wanted first."""
     parts = [
-        f"{share(counters.done, counters.total)} of {size(counters.total)}",
+        share(counters.done, counters.total),
         f"{size(speed)}/s",
         f"{duration(left)} left" if left is not None else "",
-        f"read {size(counters.read)}" if counters.read else "",
         f"sent {size(counters.sent)}" if counters.sent else "",
         f"written {size(counters.written)}" if counters.written else "",
+        f"read {size(counters.read)}" if counters.read else "",
         f"deduplicated {size(counters.deduplicated)}" if counters.deduplicated else "",
+        f"{size(counters.total)} in all",
     ]
-    return ", ".join(part for part in parts if part)
+    text = ""
+    for part in filter(None, parts):
+        longer = f"{text}, {part}" if text else part
+        if len(longer) > room:
+            break
+        text = longer
+    return text
 
 
-def _short(name: str, width: int = 24) -> str:
-    return name if len(name) <= width else "…" + name[1 - width :]
-
-
-def average(count: int, seconds: float) -> str:
-    """`1.20 GiB in 3.1 s, 396 MiB/s`."""
-    return f"{size(count)} in {duration(seconds)}, {rate(count, seconds)}"
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_WIDTH else "…" + name[1 - _NAME_WIDTH :]

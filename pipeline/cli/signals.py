@@ -33,6 +33,8 @@ def ending_signals() -> Iterator[None]:
             os.write(2, b"failback: ended without cleaning up\n")
             os._exit(128 + number)
         seen.append(number)
+        if os.isatty(2):
+            os.write(2, b"\nstopping when what is on its way has arrived; once more stops at once\n")
         raise Signalled(number)
 
     # An ignored hang-up stays ignored: that is what nohup asks for.
