@@ -74,6 +74,8 @@ class ImageWriter(BlockWriter):
         self._nbd.write(offset, buffers)
 
     def discard(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise ValueError(f"{self.name}: {length} bytes at {offset} reach past the end at {self.size}")
         if not self._stores_zeros:
             self._touched = True
             self._nbd.discard(offset, length)

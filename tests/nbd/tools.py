@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -52,9 +53,9 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 
 class NbdServer:
-    def __init__(self, process: subprocess.Popen[bytes], socket: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], path: Path) -> None:
         self.process = process
-        self.uri = f"nbd+unix:///?socket={socket}"
+        self.uri = f"nbd+unix:///?socket={path}"
 
     def kill(self) -> None:
         self.process.kill()
@@ -64,18 +65,27 @@ class NbdServer:
 @contextlib.contextmanager
 def serving(folder: Path, *command: str | Path) -> Iterator[NbdServer]:
     """Run a server whose arguments hold `{socket}`, until the end of the block."""
-    socket = folder / f"nbd-{os.urandom(4).hex()}"
-    process = subprocess.Popen([str(part).replace("{socket}", str(socket)) for part in command])
+    path = folder / f"nbd-{os.urandom(4).hex()}"
+    process = subprocess.Popen([str(part).replace("{socket}", str(path)) for part in command])
     try:
         deadline = time.monotonic() + 30
-        while not socket.exists():
+        while not _listens(path):
             assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
             assert time.monotonic() < deadline, f"{command[0]} does not listen"
             time.sleep(0.01)
-        yield NbdServer(process, socket)
+        yield NbdServer(process, path)
     finally:
         process.kill()
         process.wait()
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def nbdkit(folder: Path, *arguments: str | Path) -> contextlib.AbstractContextManager[NbdServer]:
