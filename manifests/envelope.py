@@ -128,24 +128,31 @@ def open_by_id(data: bytes | memoryview, kind: Kind, expected_id: bytes, *, repo
     return decode_body(view[HEADER_SIZE:], name=name)
 
 
-def seal_by_place(kind: Kind, plain: bytes, *, repository: bytes) -> bytes:
-    """Stored bytes of an object that is named by its place: manifest, tombstone, session and the like."""
+def place_checksum(content: bytes | memoryview, key: str) -> bytes:
+    """The trailer of an object named by its place: a copy of it under another key is noticed."""
+    hasher = blake3(content)
+    hasher.update(key.encode("ascii"))
+    return hasher.digest()
+
+
+def seal_by_place(kind: Kind, plain: bytes, *, repository: bytes, key: str) -> bytes:
+    """Stored bytes of an object that is named by its place `key`: manifest, tombstone, session and the like."""
     data = new_header(kind, repository) + encode_body(plain)
-    return data + object_id(data)
+    return data + place_checksum(data, key)
 
 
-def open_by_place(data: bytes | memoryview, *kinds: Kind, repository: bytes, name: str) -> tuple[Kind, bytes]:
-    """(type, plain body) of an object that is named by its place; its type must be one of `kinds`."""
+def open_by_place(data: bytes | memoryview, *kinds: Kind, repository: bytes, key: str) -> tuple[Kind, bytes]:
+    """(type, plain body) of the object found at `key`; its type must be one of `kinds`. Raises CorruptObject."""
     view = memoryview(data)
     if len(view) < HEADER_SIZE + BODY_HEAD.size + TRAILER_SIZE:
-        raise CorruptObject(f"{name} is only {len(view)} bytes long", remedy=_REPAIR)
+        raise CorruptObject(f"{key} is only {len(view)} bytes long", remedy=_REPAIR)
     content = view[:-TRAILER_SIZE]
-    if object_id(content) != bytes(view[-TRAILER_SIZE:]):
-        raise CorruptObject(f"{name} is damaged: its checksum does not match", remedy=_REPAIR)
-    kind = check_header(content, repository=repository, name=name)
+    if place_checksum(content, key) != bytes(view[-TRAILER_SIZE:]):
+        raise CorruptObject(f"{key} is damaged or was moved there: its checksum does not match", remedy=_REPAIR)
+    kind = check_header(content, repository=repository, name=key)
     if kind not in kinds:
-        _expect(kind, kinds[0], name)
-    return kind, decode_body(content[HEADER_SIZE:], name=name)
+        _expect(kind, kinds[0], key)
+    return kind, decode_body(content[HEADER_SIZE:], name=key)
 
 
 def _expect(kind: Kind, wanted: Kind, name: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from manifests.text import PlainJson, Shown
 
 _MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
 
@@ -20,9 +22,9 @@ class Nic(Model):
     """A network adapter."""
 
     mac: str = Field(default="", description="aa:bb:cc:dd:ee:ff, or empty to let the target choose")
-    network: str = Field(default="", description="name of the network or port group at the source")
-    model: str = Field(default="", description="virtio, vmxnet3, e1000e, … at the source")
-    addresses: tuple[str, ...] = Field(default=(), description="IPv4 and IPv6 addresses with prefix length")
+    network: Shown = Field(default="", description="name of the network or port group at the source")
+    model: Shown = Field(default="", description="virtio, vmxnet3, e1000e, … at the source")
+    addresses: tuple[Shown, ...] = Field(default=(), description="IPv4 and IPv6 addresses with prefix length")
 
     @field_validator("mac")
     @classmethod
@@ -42,5 +44,5 @@ class Machine(Model):
     cpus: int = Field(default=1, ge=1, le=4096)
     memory_bytes: int = Field(default=1 << 30, ge=1 << 20, description="bytes")
     nics: tuple[Nic, ...] = ()
-    platform: str = Field(default="", description="where it ran: vmware, qemu, aws, physical, …")
-    raw: dict[str, Any] = Field(default_factory=dict, description="the platform's own description, kept as it was")
+    platform: Shown = Field(default="", description="where it ran: vmware, qemu, aws, physical, …")
+    raw: PlainJson = Field(default_factory=dict, description="the platform's own description, kept as it was")

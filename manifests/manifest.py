@@ -11,9 +11,10 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from manifests.envelope import Kind, open_by_place, seal_by_place
 from manifests.errors import CorruptObject, NewerFormat, UsageError
 from manifests.machine import Machine, Model
-from manifests.names import MAX_SEQUENCE
+from manifests.names import MAX_SEQUENCE, manifest_key
 from manifests.page import SEGMENT_ENTRIES
 from manifests.repository import check_chunk_size
+from manifests.text import Shown, to_json
 
 Consistency = Literal["torn", "crash", "filesystem", "application"]
 """torn: the disk changed while it was read. crash: as after a power cut. filesystem, application: quiesced."""
@@ -72,21 +73,21 @@ class Disk(Model):
 
     number: int = Field(ge=0, description="order at the machine, from 0")
     lineage: str = Field(pattern="^[0-9a-f]{32}$", description="the same for all points of one disk")
-    name: str = Field(description="what the user called it at the source: path or URL")
+    name: Shown = Field(description="what the user called it at the source: path or URL")
     size: int = Field(ge=0, description="bytes")
     sector_size: int = 512
     chunk_size: Annotated[int, AfterValidator(_chunk_size)]
-    bus: str = ""
+    bus: Shown = ""
     boot: bool = False
-    serial: str = ""
-    source_format: str = Field(default="raw", description="raw, qcow2, vmdk, vhdx, device, nbd, …")
+    serial: Shown = ""
+    source_format: Shown = Field(default="raw", description="raw, qcow2, vmdk, vhdx, device, nbd, …")
     digest: Hex = Field(description="Merkle digest")
     index: Index
     packs: tuple[Hex, ...] = Field(default=(), description="pack lists: a base, then changes")
     unreadable: tuple[tuple[int, int], ...] = Field(
         default=(), description="(offset, length) in bytes that the source could not read; they restore as zeros"
     )
-    change_maps: tuple[str, ...] = Field(
+    change_maps: tuple[Shown, ...] = Field(
         default=(), description="changed-block maps of the source that were empty at this point: they begin here"
     )
     stored_bytes: int = Field(default=0, ge=0, description="bytes of packs that this point added")
@@ -136,9 +137,8 @@ class Manifest(Model):
 
     def encode(self, repository: bytes) -> bytes:
         """The stored object."""
-        document = self.model_dump(mode="json")
-        plain = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        return seal_by_place(Kind.MANIFEST, plain, repository=repository)
+        key = manifest_key(self.machine.name, self.sequence)
+        return seal_by_place(Kind.MANIFEST, to_json(self.model_dump(mode="json")), repository=repository, key=key)
 
     @classmethod
     def parse(cls, plain: bytes, *, name: str) -> Manifest:
@@ -152,24 +152,24 @@ class Manifest(Model):
             raise CorruptObject(f"{name} is not a valid manifest: {error}") from error
 
 
-def decode_manifest(data: bytes | memoryview, *, repository: bytes, name: str) -> Manifest | None:
-    """The manifest, or None for a void record."""
-    kind, plain = open_by_place(data, Kind.MANIFEST, Kind.VOID, repository=repository, name=name)
-    return Manifest.parse(plain, name=name) if kind == Kind.MANIFEST else None
+def decode_manifest(data: bytes | memoryview, *, repository: bytes, key: str) -> Manifest | None:
+    """The manifest found at `key`, or None for a void record. Raises FormatError."""
+    kind, plain = open_by_place(data, Kind.MANIFEST, Kind.VOID, repository=repository, key=key)
+    return Manifest.parse(plain, name=key) if kind == Kind.MANIFEST else None
 
 
-def encode_record(kind: Kind, document: dict[str, Any], repository: bytes) -> bytes:
-    """Stored bytes of a small JSON record: tombstone, void record, session, heartbeat, session end."""
-    plain = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    return seal_by_place(kind, plain, repository=repository)
+def encode_record(kind: Kind, document: dict[str, Any], *, repository: bytes, key: str) -> bytes:
+    """Stored bytes of a small JSON record for `key`: tombstone, void record, session, heartbeat, session end."""
+    return seal_by_place(kind, to_json(document), repository=repository, key=key)
 
 
-def decode_record(data: bytes | memoryview, kind: Kind, *, repository: bytes, name: str) -> dict[str, Any]:
-    _kind, plain = open_by_place(data, kind, repository=repository, name=name)
+def decode_record(data: bytes | memoryview, kind: Kind, *, repository: bytes, key: str) -> dict[str, Any]:
+    """The JSON record found at `key`. Raises FormatError."""
+    _kind, plain = open_by_place(data, kind, repository=repository, key=key)
     try:
         document = json.loads(plain)
     except (ValueError, RecursionError) as error:
-        raise CorruptObject(f"{name} is not valid JSON: {error}") from error
+        raise CorruptObject(f"{key} is not valid JSON: {error}") from error
     if not isinstance(document, dict):
-        raise CorruptObject(f"{name} is not a record")
+        raise CorruptObject(f"{key} is not a record")
     return document

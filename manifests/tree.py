@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from blake3 import blake3
 
@@ -30,14 +31,10 @@ def leaf(ids: bytes | bytearray | memoryview) -> bytes:
     return node(level_up(ids))
 
 
-_zero_leaves: dict[int, bytes] = {}
-
-
+@lru_cache(maxsize=64)
 def zero_leaf(positions: int) -> bytes:
     """The leaf over `positions` zero chunks."""
-    if positions not in _zero_leaves:
-        _zero_leaves[positions] = leaf(bytes(ID_SIZE * positions))
-    return _zero_leaves[positions]
+    return leaf(bytes(ID_SIZE * positions))
 
 
 def zero_leaves(positions: int) -> bytearray:
@@ -47,7 +44,10 @@ def zero_leaves(positions: int) -> bytearray:
 
 
 def disk_digest(leaves: bytes | bytearray, *, size: int, chunk_size: int) -> bytes:
-    """The digest of a disk of `size` bytes whose leaves stand side by side."""
+    """The digest of a disk of `size` bytes whose leaves stand side by side. ValueError when their number is wrong."""
+    wanted = -(-size // (chunk_size * LEAF_POSITIONS))
+    if len(leaves) != ID_SIZE * wanted:
+        raise ValueError(f"{len(leaves)} bytes are not the {wanted} leaves of a disk of {size} bytes")
     nodes = bytes(leaves)
     while len(nodes) > ID_SIZE:
         nodes = level_up(nodes)

@@ -22,6 +22,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -291,13 +292,9 @@ class TreeUpdate:
         return tree.disk_digest(self._leaves, size=size, chunk_size=chunk_size).hex()
 
 
-_zero_nodes: dict[int, bytes] = {}
-
-
+@lru_cache(maxsize=64)
 def _zero_node(positions: int) -> bytes:
-    if positions not in _zero_nodes:
-        _zero_nodes[positions] = tree.node(bytes(ID_SIZE * positions))
-    return _zero_nodes[positions]
+    return tree.node(bytes(ID_SIZE * positions))
 
 
 def _shrink_leaves(leaves: bytearray, positions: int) -> bytes:

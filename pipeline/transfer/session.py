@@ -104,9 +104,10 @@ class Session:
                 "started": now(), "sequence": sequence, "attempt": number, "parent": parent, "tool": tool,
                 "resumes": [a.run for a in attempts], "disks": disks,
             }  # fmt: skip
-            data = encode_record(Kind.SESSION, document, repository.id)
+            key = f"{session_prefix(machine, run)}session"
+            data = encode_record(Kind.SESSION, document, repository=repository.id, key=key)
             try:
-                repository.store.put(f"{session_prefix(machine, run)}session", data, create=repository.conditional_put)
+                repository.store.put(key, data, create=repository.conditional_put)
             except AlreadyExists:
                 continue  # another writer was faster; the next look finds it
             session = cls(repository, machine, run, document)
@@ -124,8 +125,9 @@ class Session:
     def journal(self, disk: int, positions: Positions, rows: Rows, packs: PackTable) -> int:
         """Record chunks whose packs are stored; returns the bytes written."""
         plain = encode_segment(positions, rows, packs, disk=disk)
-        data = seal_by_place(Kind.JOURNAL, plain, repository=self.repository.id)
-        self.repository.store.put(journal_key(self.machine, self.run, self._journals), data)
+        key = journal_key(self.machine, self.run, self._journals)
+        data = seal_by_place(Kind.JOURNAL, plain, repository=self.repository.id, key=key)
+        self.repository.store.put(key, data)
         self._journals += 1
         return len(data)
 
@@ -133,9 +135,11 @@ class Session:
         """The last thing a session writes. A failure to write it only delays the next writer."""
         self._stop.set()
         self._thread.join()
-        data = encode_record(Kind.SESSION_END, {"outcome": outcome, "time": now()}, self.repository.id)
+        key = f"{self._prefix}ended"
+        record = {"outcome": outcome, "time": now()}
+        data = encode_record(Kind.SESSION_END, record, repository=self.repository.id, key=key)
         with contextlib.suppress(FailbackError):
-            self.repository.store.put(f"{self._prefix}ended", data)
+            self.repository.store.put(key, data)
 
     def abandon(self) -> None:
         """Stop the heartbeat without writing anything."""
@@ -143,11 +147,12 @@ class Session:
         self._thread.join()
 
     def _beat(self) -> None:
+        key = f"{self._prefix}heartbeat"
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            data = encode_record(Kind.HEARTBEAT, {"time": now()}, self.repository.id)
+            data = encode_record(Kind.HEARTBEAT, {"time": now()}, repository=self.repository.id, key=key)
             # A missed beat is no error: the next one comes, and expiry is many beats long.
             with contextlib.suppress(FailbackError):
-                self.repository.store.put(f"{self._prefix}heartbeat", data)
+                self.repository.store.put(key, data)
 
 
 def find_attempts(repository: Repository, machine: str, sequence: int) -> list[Attempt]:
@@ -176,7 +181,7 @@ def find_attempts(repository: Repository, machine: str, sequence: int) -> list[A
 def read_journal(repository: Repository, key: str, packs: PackTable) -> tuple[int, Positions, Rows]:
     """(disk number, positions, entries) of one journal."""
     data = repository.store.get(key)
-    _kind, plain = open_by_place(memoryview(data), Kind.JOURNAL, repository=repository.id, name=key)
+    _kind, plain = open_by_place(memoryview(data), Kind.JOURNAL, repository=repository.id, key=key)
     return decode_segment(plain, packs, name=key)
 
 
@@ -185,7 +190,7 @@ def _read(repository: Repository, key: str, kind: Kind) -> dict[str, Any] | None
         data = repository.store.get(key)
     except NotFound:
         return None
-    return decode_record(memoryview(data), kind, repository=repository.id, name=key)
+    return decode_record(memoryview(data), kind, repository=repository.id, key=key)
 
 
 def _refuse_if_alive(repository: Repository, machine: str, attempt: Attempt, here: Process) -> None:
@@ -211,7 +216,7 @@ def _refuse_if_alive(repository: Repository, machine: str, attempt: Attempt, her
 def _store_time(repository: Repository, machine: str) -> datetime:
     """What the store's clock says now. Only the store's clock tells how old its objects are."""
     key = f"{sessions_prefix(machine)}clock/heartbeat"
-    repository.store.put(key, encode_record(Kind.HEARTBEAT, {"time": now()}, repository.id))
+    repository.store.put(key, encode_record(Kind.HEARTBEAT, {"time": now()}, repository=repository.id, key=key))
     info = repository.store.head(key)
     return info.modified if info else datetime.now(UTC)
 

@@ -62,6 +62,19 @@ RECORDS: dict[str, tuple[Kind, dict[str, object]]] = {
 }  # fmt: skip
 
 
+_SESSION = "sessions/~web%20%C3%BC/0000000007-0001/"
+KEYS = {
+    "manifest": "manifests/~web%20%C3%BC/0000000007",
+    "void": "manifests/~web%20%C3%BC/0000000008",
+    "tombstone": "tombstones/~web%20%C3%BC/0000000006",
+    "session": f"{_SESSION}session",
+    "heartbeat": f"{_SESSION}heartbeat",
+    "journal": f"{_SESSION}journal/00000000",
+    "session_end": f"{_SESSION}ended",
+}
+"""Where the objects named by place lie."""
+
+
 def made_id(number: int) -> bytes:
     """An id that stands for something."""
     return blake3(b"%d" % number).digest()
@@ -156,9 +169,9 @@ def stored() -> dict[str, bytes]:
             "repository.json": DOCUMENT.encode(),
             "pack.bin": pack(),
             **{f"{n}.bin": seal_by_id(k, forms[n], repository=REPOSITORY)[1] for n, k in kinds.items()},
-            "journal.bin": seal_by_place(Kind.JOURNAL, forms["journal"], repository=REPOSITORY),
+            "journal.bin": seal_by_place(Kind.JOURNAL, forms["journal"], repository=REPOSITORY, key=KEYS["journal"]),
             "manifest.bin": manifest().encode(REPOSITORY),
-            **{f"{n}.bin": encode_record(k, d, REPOSITORY) for n, (k, d) in RECORDS.items()},
+            **{f"{n}.bin": encode_record(k, d, repository=REPOSITORY, key=KEYS[n]) for n, (k, d) in RECORDS.items()},
         }
 
 

@@ -46,7 +46,7 @@ def open_stored(name: str, data: bytes, *, named: bytes | None = None) -> object
     if name in BY_ID:
         return PLAIN[stem](open_by_id(data, BY_ID[name], wanted, repository=made.REPOSITORY, name=name))
     if name == "journal.bin":
-        return PLAIN[stem](open_by_place(data, Kind.JOURNAL, repository=made.REPOSITORY, name=name)[1])
+        return PLAIN[stem](open_by_place(data, Kind.JOURNAL, repository=made.REPOSITORY, key=made.KEYS[stem])[1])
     if name == "manifest.bin":
-        return decode_manifest(data, repository=made.REPOSITORY, name=name)
-    return decode_record(data, made.RECORDS[stem][0], repository=made.REPOSITORY, name=name)
+        return decode_manifest(data, repository=made.REPOSITORY, key=made.KEYS[stem])
+    return decode_record(data, made.RECORDS[stem][0], repository=made.REPOSITORY, key=made.KEYS[stem])

@@ -43,14 +43,14 @@ def by_id(data: bytes) -> tuple[bytes, int, bytes]:
     return blake3(data).digest(), envelope(data)["type"], body(data[128:])
 
 
-def by_place(data: bytes) -> tuple[int, bytes]:
-    """(type, plain) of an object named by its place."""
-    assert blake3(data[:-32]).digest() == data[-32:]
+def by_place(data: bytes, key: str) -> tuple[int, bytes]:
+    """(type, plain) of the object named by its place `key`."""
+    assert blake3(data[:-32] + key.encode("ascii")).digest() == data[-32:]
     return envelope(data)["type"], body(data[128:-32])
 
 
-def record(data: bytes) -> tuple[int, dict[str, Any]]:
-    kind, plain = by_place(data)
+def record(data: bytes, key: str) -> tuple[int, dict[str, Any]]:
+    kind, plain = by_place(data, key)
     document = json.loads(plain)
     assert plain == json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return kind, document

@@ -73,6 +73,14 @@ def test_disks_of_zeros_of_different_lengths_differ() -> None:
     assert len(found) == len(counts)
 
 
+@pytest.mark.parametrize(
+    ("leaves", "size"), [(0, 1), (1, 0), (1, 4096 * CHUNK + 1), (2, 4096 * CHUNK), (3, 5000 * CHUNK)]
+)
+def test_leaves_that_do_not_fit_the_size_give_no_digest(leaves: int, size: int) -> None:
+    with pytest.raises(ValueError, match="leaves"):
+        tree.disk_digest(bytes(32 * leaves), size=size, chunk_size=CHUNK)
+
+
 KNOWN = {
     0: "7e1fdef585f8a06c6b77b3b004cc64462c8eda82a93eea134188594d39364b54",
     1: "cba094118d2f4d5bd253f9aab950eb241dbf5177154da4624a85780596d14e21",

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 from blake3 import blake3
 
-from manifests.envelope import MAX_BODY, Kind, decode_body, encode_body, new_header, object_id, open_by_place
+from manifests.envelope import MAX_BODY, Kind, decode_body, encode_body, new_header, open_by_place, place_checksum
 from manifests.errors import CorruptObject, FormatError
 from manifests.manifest import decode_record
 from manifests.pack import PACK_SLOTS, ChunkDecoder, PackBuilder, read_table
@@ -114,14 +114,15 @@ def test_chunks_of_a_pack_overlap_nowhere() -> None:
 def test_json_deeper_than_any_stack_is_refused() -> None:
     plain = b"[" * 1_000_000
     data = new_header(Kind.SESSION, made.REPOSITORY) + encode_body(plain)
-    with pytest.raises(CorruptObject):
-        decode_record(data + object_id(data), Kind.SESSION, repository=made.REPOSITORY, name="session")
+    data += place_checksum(data, "session")
+    with pytest.raises(CorruptObject, match="JSON"):
+        decode_record(data, Kind.SESSION, repository=made.REPOSITORY, key="session")
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 144, 175])
 def test_an_object_shorter_than_its_frame_is_refused(size: int) -> None:
     with pytest.raises(CorruptObject):
-        open_by_place(bytes(size), Kind.SESSION, repository=made.REPOSITORY, name="session")
+        open_by_place(bytes(size), Kind.SESSION, repository=made.REPOSITORY, key="session")
 
 
 def test_a_writer_cannot_exceed_what_readers_take() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import zstandard
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from manifests.directory import PageDirectory
 from manifests.entry import (
@@ -22,7 +25,7 @@ from manifests.entry import (
     same_ids,
 )
 from manifests.envelope import Kind, decode_body, encode_body, open_by_id, open_by_place, seal_by_id, seal_by_place
-from manifests.errors import CorruptObject, WrongRepository
+from manifests.errors import CorruptObject, UsageError, WrongRepository
 from manifests.machine import Machine, Nic
 from manifests.manifest import (
     Disk,
@@ -35,6 +38,7 @@ from manifests.manifest import (
     decode_record,
     encode_record,
 )
+from manifests.names import encode_machine, manifest_key
 from manifests.pack import ChunkDecoder, PackBuilder, read_table
 from manifests.packlist import PackUse, add_up, decode_pack_list, encode_pack_list
 from manifests.page import decode_page, decode_segment, encode_page, encode_segment
@@ -195,13 +199,40 @@ def test_objects_round_trip_in_their_own_repository_only(plain: bytes, kind: Kin
     named, data = seal_by_id(kind, plain, repository=repository)
     assert open_by_id(data, kind, named, repository=repository, name="x") == plain
     assert reader.by_id(data) == (named, kind, plain)
-    placed = seal_by_place(kind, plain, repository=repository)
-    assert open_by_place(placed, kind, repository=repository, name="x") == (kind, plain)
+    placed = seal_by_place(kind, plain, repository=repository, key="a/b")
+    assert open_by_place(placed, kind, repository=repository, key="a/b") == (kind, plain)
     other = bytes([repository[0] ^ 1]) + repository[1:]
     with pytest.raises(WrongRepository):
         open_by_id(data, kind, named, repository=other, name="x")
     with pytest.raises(WrongRepository):
-        open_by_place(placed, kind, repository=other, name="x")
+        open_by_place(placed, kind, repository=other, key="a/b")
+
+
+def test_an_object_moved_to_another_place_is_refused() -> None:
+    placed = seal_by_place(Kind.TOMBSTONE, b"x", repository=made.REPOSITORY, key="tombstones/web/0000000001")
+    with pytest.raises(CorruptObject, match="moved"):
+        open_by_place(placed, Kind.TOMBSTONE, repository=made.REPOSITORY, key="tombstones/web/0000000002")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1: 2}, b"x", [{"deep": float("-inf")}]])
+def test_what_json_cannot_hold_is_refused_with_its_place(value: object) -> None:
+    with pytest.raises(ValidationError, match=r"vendor\.x.*JSON|vendor\.x.*keys are text"):
+        Machine(name="web", raw={"vendor": {"x": value}})
+    with pytest.raises(UsageError, match=r"vendor\.x"):
+        encode_record(Kind.SESSION, {"vendor": {"x": value}}, repository=made.REPOSITORY, key="a")
+
+
+def test_a_path_that_is_not_utf_8_is_recorded_with_escapes() -> None:
+    path = os.fsdecode(b"/dev/\xff")
+    disk = made.manifest().disks[0].model_dump() | {"name": path, "serial": path}
+    manifest = made.manifest().model_copy(update={"disks": (Disk(**disk),)})
+    key = made.KEYS["manifest"]
+    found = decode_manifest(manifest.encode(made.REPOSITORY), repository=made.REPOSITORY, key=key)
+    assert found == manifest
+    assert found.disks[0].name == found.disks[0].serial == r"/dev/\udcff"
+    assert Machine(name="web", raw={"p": [path]}).raw == {"p": [r"/dev/\udcff"]}
+    data = encode_record(Kind.SESSION, {path: [path]}, repository=made.REPOSITORY, key="a")
+    assert decode_record(data, Kind.SESSION, repository=made.REPOSITORY, key="a") == {r"/dev/\udcff": [r"/dev/\udcff"]}
 
 
 def test_equal_contents_have_two_names() -> None:
@@ -238,9 +269,9 @@ def test_packs_round_trip(chunks: list[tuple[int, bytes, bool]], lineage: bytes)
 @given(document=records, kind=st.sampled_from([made.RECORDS[n][0] for n in sorted(made.RECORDS)]))
 @usual
 def test_records_round_trip(document: dict[str, object], kind: Kind) -> None:
-    data = encode_record(kind, document, made.REPOSITORY)
-    assert decode_record(data, kind, repository=made.REPOSITORY, name="record") == document
-    assert reader.record(data) == (kind, document)
+    data = encode_record(kind, document, repository=made.REPOSITORY, key="a/b")
+    assert decode_record(data, kind, repository=made.REPOSITORY, key="a/b") == document
+    assert reader.record(data, "a/b") == (kind, document)
 
 
 numbers = st.integers(0, 2**62)
@@ -266,8 +297,18 @@ disks = st.builds(
     unreadable=st.lists(st.tuples(numbers, numbers), max_size=3).map(tuple),
     change_maps=st.lists(texts, max_size=2).map(tuple), stored_bytes=numbers, live_bytes=numbers, data_bytes=numbers,
 )  # fmt: skip
+
+
+def is_name(text: str) -> bool:
+    try:
+        encode_machine(text)
+    except UsageError:
+        return False
+    return True
+
+
 machines = st.builds(
-    Machine, name=texts, firmware=st.sampled_from(["bios", "uefi"]), cpus=st.integers(1, 4096),
+    Machine, name=texts.filter(is_name), firmware=st.sampled_from(["bios", "uefi"]), cpus=st.integers(1, 4096),
     memory_bytes=st.integers(1 << 20, 1 << 50), platform=texts, raw=records,
     nics=st.lists(st.builds(Nic, mac=st.sampled_from(["", "52-54-00-00-00-0A"]), network=texts), max_size=2).map(tuple),
 )  # fmt: skip
@@ -284,8 +325,9 @@ manifests = st.builds(
 @settings(deadline=None, max_examples=60)
 def test_manifests_round_trip(manifest: Manifest) -> None:
     data = manifest.encode(made.REPOSITORY)
-    assert decode_manifest(data, repository=made.REPOSITORY, name="manifest") == manifest
-    assert reader.record(data) == (Kind.MANIFEST, manifest.model_dump(mode="json"))
+    key = manifest_key(manifest.machine.name, manifest.sequence)
+    assert decode_manifest(data, repository=made.REPOSITORY, key=key) == manifest
+    assert reader.record(data, key) == (Kind.MANIFEST, manifest.model_dump(mode="json"))
 
 
 @given(abilities=records, chunk_size=st.sampled_from([65536 << i for i in range(5)]))

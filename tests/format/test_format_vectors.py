@@ -61,9 +61,10 @@ def test_objects_named_by_id_open_to_the_plain_vector(name: str) -> None:
 
 def test_a_journal_opens_to_the_plain_vector() -> None:
     data = vector("journal.bin")
-    found = open_by_place(data, Kind.JOURNAL, repository=made.REPOSITORY, name="journal")
+    key = made.KEYS["journal"]
+    found = open_by_place(data, Kind.JOURNAL, repository=made.REPOSITORY, key=key)
     assert found == (Kind.JOURNAL, vector("journal.plain"))
-    assert reader.by_place(data) == (10, vector("journal.plain"))
+    assert reader.by_place(data, key) == (10, vector("journal.plain"))
 
 
 @pytest.mark.parametrize("name", ["page", "segment", "journal"])
@@ -124,8 +125,8 @@ def test_a_pack_means_the_same_to_both_readers() -> None:
 
 def test_a_manifest_means_the_same_to_both_readers() -> None:
     data = vector("manifest.bin")
-    assert decode_manifest(data, repository=made.REPOSITORY, name="manifest") == made.manifest()
-    kind, document = reader.record(data)
+    assert decode_manifest(data, repository=made.REPOSITORY, key=made.KEYS["manifest"]) == made.manifest()
+    kind, document = reader.record(data, made.KEYS["manifest"])
     assert kind == Kind.MANIFEST
     assert document == json.loads(json.dumps(made.manifest().model_dump(mode="json")))
 
@@ -134,12 +135,12 @@ def test_a_manifest_means_the_same_to_both_readers() -> None:
 def test_records_mean_the_same_to_both_readers(name: str) -> None:
     kind, document = made.RECORDS[name]
     data = vector(f"{name}.bin")
-    assert decode_record(data, kind, repository=made.REPOSITORY, name=name) == document
-    assert reader.record(data) == (kind, document)
+    assert decode_record(data, kind, repository=made.REPOSITORY, key=made.KEYS[name]) == document
+    assert reader.record(data, made.KEYS[name]) == (kind, document)
 
 
 def test_a_void_record_is_no_manifest() -> None:
-    assert decode_manifest(vector("void.bin"), repository=made.REPOSITORY, name="void") is None
+    assert decode_manifest(vector("void.bin"), repository=made.REPOSITORY, key=made.KEYS["void"]) is None
 
 
 def test_the_repository_document_means_the_same_to_both_readers() -> None:
