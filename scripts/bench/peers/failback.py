@@ -27,7 +27,7 @@ class Failback(Peer):
 
     def incremental(self, changes: Path | None = None) -> Command:
         """With a change list the disk is not read elsewhere."""
-        extra = ["--changes", str(changes)] if changes else []
+        extra = ["--changes", str(changes), "--changes-since", "latest"] if changes else []
         return self._command("export", MACHINE, "--disk", str(self.site.image), "--quiet", *extra)
 
     def move(self) -> list[Command]:
