@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def write_json(where: str, value: Any) -> None:
 
         with fsspec.open(where, "w", encoding="utf-8") as file:
             file.write(text)
-    except (OSError, ValueError, ImportError) as error:
+    except _failures() as error:
         raise UsageError(f"{where} cannot be written: {_reason(error)}", remedy="check the address") from error
 
 
@@ -56,8 +57,17 @@ def _read(where: str) -> str:
         if len(data) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
         return bytes(data).decode("utf-8")
-    except (OSError, ValueError, ImportError) as error:
+    except _failures() as error:
         raise UsageError(f"{where} cannot be read: {_reason(error)}", remedy="check the name and its rights") from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What reading and writing may raise; of botocore only when somebody has loaded it."""
+    if "botocore" not in sys.modules:
+        return OSError, ValueError, ImportError
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return OSError, ValueError, ImportError, BotoCoreError, ClientError
 
 
 def _reason(error: Exception) -> str:

@@ -43,7 +43,10 @@ class Output:
             table.add_row(*row)
         # Into a file or a pipe nothing is cut: whoever reads it there has no window.
         width = None if sys.stdout.isatty() else 400
-        Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+        console = Console(file=sys.stdout, width=width, highlight=False, markup=False)
+        with console.capture() as captured:
+            console.print(table)
+        self._print(*(line.rstrip() for line in captured.get().splitlines()))
 
     def note(self, text: str) -> None:
         """Something worth knowing."""

@@ -43,9 +43,11 @@ class Meter:
         self.all: list[Counters] = []
         self._seen: deque[tuple[float, int]] = deque()
         self._measured: Counters | None = None
+        self._began = 0.0
 
     def __call__(self, counters: Counters) -> None:
         if not self.all or self.all[-1] is not counters:
+            self._began = time.monotonic()
             self.all.append(counters)
 
     def measure(self) -> tuple[Counters, float, float | None] | None:
@@ -57,6 +59,7 @@ class Meter:
         if counters is not self._measured:
             self._measured = counters
             self._seen.clear()
+            self._seen.append((self._began, 0))
         self._seen.append((now, counters.done))
         while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW_SECONDS:
             self._seen.popleft()
@@ -157,9 +160,6 @@ class Bar:
 
     def show(self, counters: Counters, speed: float, left: float | None) -> None:
         with self._lock:
-            if not self._running:
-                self._bar.start()
-                self._running = True
             name = f"{counters.phase} {_short(counters.disk)}"
             room = self._bar.console.width - len(name) - _BAR_WIDTH - 3
             self._bar.update(
@@ -169,6 +169,9 @@ class Bar:
                 completed=counters.done,
                 text=_figures(counters, speed, left, room),
             )
+            if not self._running:
+                self._running = True
+                self._bar.start()
             self._bar.refresh()
 
     def clear(self) -> None:
