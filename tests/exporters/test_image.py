@@ -20,6 +20,7 @@ from exporters.conftest import read, sparse_content, write_sparse
 from pipeline.errors import SourceBusy, SourceChanged, SourceError, UsageError
 from pipeline.exporters.image import ImageExporter
 from pipeline.exporters.open import open_exporter
+from pipeline.writers.open import open_writer
 
 pytestmark = needs_qemu
 MIB = 1024 * 1024
@@ -142,7 +143,7 @@ def test_a_dirty_bitmap_tells_exactly_what_was_written(tmp_path: Path, granulari
     exporter = open_exporter(str(image))
     assert exporter.change_maps() == ["since-monday", "empty"]
     found = list(exporter.changed_extents("since-monday"))
-    covered = set()
+    covered: set[int] = set()
     end = 0
     for offset, length in found:
         assert offset >= end
@@ -163,7 +164,11 @@ def test_a_bitmap_that_was_not_stored_completely_is_not_offered(tmp_path: Path) 
     image = qcow2(tmp_path / "disk.qcow2")
     run("qemu-img", "bitmap", "--add", image, "broken")
     with qemu_nbd(tmp_path, "--format=qcow2", image) as server:
+        writer = open_writer(server.uri, size=MIB)
+        writer.write(0, [b"x" * 512])
+        writer.flush()
         server.kill()  # a bitmap in use is written back at the end, which does not come
+        writer.close()
     flags = json.loads(run("qemu-img", "info", "--output=json", image))["format-specific"]["data"]["bitmaps"][0][
         "flags"
     ]

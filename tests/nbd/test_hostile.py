@@ -70,7 +70,7 @@ class FakeServer:
             for name, number in self.contexts.items():
                 reply(p.REP_META_CONTEXT, struct.pack(">I", number) + name)
         reply(p.REP_ACK)
-        return option != p.Option.GO
+        return bool(option != p.Option.GO)
 
 
 def _take(link: socket.socket, length: int) -> bytes:

@@ -30,7 +30,7 @@ def scribble(writer: BlockWriter, truth: bytearray, seed: int, rounds: int = 120
         data = source.randbytes(length)
         cuts = sorted(source.randint(0, length) for _ in range(source.randint(0, 4)))
         parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, length], strict=True)]
-        writer.write(start, [parts[0], *map(bytearray, parts[1:2]), *map(memoryview, parts[2:])])
+        writer.write(start, [parts[0], *map(bytearray, parts[1:2]), *(memoryview(part) for part in parts[2:])])
         truth[start : start + length] = data
 
 

@@ -11,6 +11,7 @@ from nbd.tools import loop, mounted, needs_root, run
 from pipeline.errors import TargetBusy, TargetError, TargetMismatch, UsageError
 from pipeline.exporters.blockdev import BlockDevice
 from pipeline.writers import device as module
+from pipeline.writers import linux
 from pipeline.writers.device import open_device
 from pipeline.writers.open import open_writer
 from writers.conftest import read_back
@@ -111,7 +112,7 @@ def test_discarded_ranges_read_as_zeros_to_the_byte_and_give_room_back(disk: Pat
 def test_a_disk_without_offloaded_zeros_gets_real_ones(
     disk: Path, monkeypatch: pytest.MonkeyPatch, working: int
 ) -> None:
-    real = module.fallocate
+    real = linux.fallocate
     calls = []
 
     def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
