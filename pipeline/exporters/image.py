@@ -84,7 +84,7 @@ class ImageExporter(Exporter):
         try:
             yield from NbdExporter(self.name, server.client).changed_extents(name)
         finally:
-            server.close()
+            self._stop(server)
 
     def check_unchanged(self) -> None:
         if not self.live and self._chain_state() != self._state:
@@ -105,10 +105,13 @@ class ImageExporter(Exporter):
         return f"image:{self._format}:{','.join(states)}"
 
     def close(self) -> None:
+        self._stop(self._server)
+
+    def _stop(self, server: QemuNbd) -> None:
         try:
-            self._server.close()
+            server.close()
         except ServerFailed as error:
-            raise SourceError(f"{self.name}: {error}") from error
+            raise SourceError(f"{self.name}: {error}", remedy="Start again.") from error
 
 
 def image_options(path: str, image_format: str, *, force_share: bool = False) -> str:
