@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import shlex
 import time
 import traceback
@@ -153,7 +154,7 @@ class Invocation:
             log.info("start: %s", shlex.join(logs.command_line()))
             code, outcome, values = exitcodes.OK, "done", dict[str, Any]()
             try:
-                with ending_signals(), self.stack:
+                with ending_signals(self._give_up), self.stack:
                     ending = function(self, **arguments) or Ending()
                     code, values = ending.code, ending.values
                     outcome = "done" if code == exitcodes.OK else "done with findings"
@@ -164,8 +165,7 @@ class Invocation:
             except KeyboardInterrupt as signal:
                 number = signal.number if isinstance(signal, Signalled) else 2
                 code, outcome = exitcodes.SIGNALLED + number, "interrupted"
-                how = self.how_to_go_on() or "nothing was changed that the same command would not do again"
-                values = self._failed("Interrupted", f"{self.name} was interrupted", how)
+                values = self._interrupted()
             except BrokenPipeError:
                 code, outcome = exitcodes.FAILED, "standard output was closed"
                 raise
@@ -177,17 +177,34 @@ class Invocation:
                 if self.common.verbose:
                     self.output.error("".join(traceback.format_exception(error)).rstrip(), "")
             finally:
-                self._log_requests()
-                log.info("end: %s, exit code %d after %.1f s", outcome, code, self.seconds)
-            self.output.event(
-                "result",
-                command=self.name,
-                ok=code == exitcodes.OK,
-                exit_code=code,
-                seconds=round(self.seconds, 3),
-                **values,
-            )
+                self._end(outcome, code)
+            self._tell_result(code, values)
             return code
+
+    def _end(self, outcome: str, code: int) -> None:
+        self._log_requests()
+        logs.logger().info("end: %s, exit code %d after %.1f s", outcome, code, self.seconds)
+
+    def _tell_result(self, code: int, values: dict[str, Any]) -> None:
+        self.output.event(
+            "result",
+            command=self.name,
+            ok=code == exitcodes.OK,
+            exit_code=code,
+            seconds=round(self.seconds, 3),
+            **values,
+        )
+
+    def _interrupted(self) -> dict[str, Any]:
+        how = self.how_to_go_on() or "nothing was changed that the same command would not do again"
+        return self._failed("Interrupted", f"{self.name} was interrupted", how)
+
+    def _give_up(self, number: int) -> None:
+        """The ending of a command that was interrupted and hangs."""
+        code = exitcodes.SIGNALLED + number
+        self._tell_result(code, self._interrupted())
+        self._end("interrupted, and did not wait for what was on its way", code)
+        logging.shutdown()
 
     def _failed(self, kind: str, message: str, remedy: str) -> dict[str, Any]:
         logs.logger().error("%s: %s (%s)", kind, message, remedy)

@@ -1,15 +1,17 @@
-"""Ctrl-C and termination signals end a command cleanly; a second one ends it at once."""
+"""Ctrl-C and termination signals end a command cleanly; a second one, or a store that hangs, ends it at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE_SECONDS = 10.0
+"""How long what is on its way may take to arrive. Being killed loses nothing: the same command goes on."""
 
 
 class Signalled(KeyboardInterrupt):
@@ -21,18 +23,30 @@ class Signalled(KeyboardInterrupt):
 
 
 @contextmanager
-def ending_signals() -> Iterator[None]:
-    """While inside, the first such signal raises Signalled and the second ends the process."""
+def ending_signals(give_up: Callable[[int], None]) -> Iterator[None]:
+    """While inside, the first such signal raises Signalled and the second ends the process.
+
+    `give_up` is called from another thread, with the signal's number, when the first has not led out of here within
+    GRACE_SECONDS: threads may be waiting for a store that does not answer. The process ends then, too.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    seen: list[int] = []
+    timers: list[threading.Timer] = []
+
+    def end(number: int) -> None:
+        try:
+            give_up(number)
+        finally:
+            os._exit(128 + number)
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if seen:
+        if timers:
             os.write(2, b"failback: ended without cleaning up\n")
             os._exit(128 + number)
-        seen.append(number)
+        timers.append(threading.Timer(GRACE_SECONDS, end, [number]))
+        timers[0].daemon = True
+        timers[0].start()
         if os.isatty(2):
             os.write(2, b"\nstopping when what is on its way has arrived; once more stops at once\n")
         raise Signalled(number)
@@ -45,3 +59,5 @@ def ending_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        for timer in timers:
+            timer.cancel()

@@ -1,0 +1,53 @@
+"""A command that hangs ends all the same."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+HANGING = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pipeline.cli import signals
+from pipeline.cli.invocation import Common, Invocation
+signals.GRACE_SECONDS = 0.5
+
+def hang(invocation):
+    invocation.how_to_go_on = lambda: "run it again"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(time.sleep, 60)
+        print("ready", flush=True)
+        waiting.result()
+
+sys.exit(Invocation("hang", Common(json=True)).run(hang, {}))
+"""
+
+
+def start() -> subprocess.Popen[str]:
+    running = subprocess.Popen(
+        [sys.executable, "-c", HANGING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    return running
+
+
+def test_a_thread_that_waits_for_the_store_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    running = start()
+    running.send_signal(signal.SIGTERM)
+    out, err = running.communicate(timeout=20)
+    assert running.returncode == 143
+    assert err.splitlines() == ["failback: hang was interrupted", "  run it again"]
+    assert json.loads(out)["exit_code"] == 143
+    assert "exit code 143" in (tmp_path / "state" / "failback.log").read_text()
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    running = start()
+    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=20)
+    assert running.returncode in (130, 143)
