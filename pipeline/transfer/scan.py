@@ -179,7 +179,8 @@ class Scanner:
             self._read_run(first, count, None, scanned)
             return
         rows = self._journaled.rows(first, count)
-        trusted = (rows["flags"] & TRUSTED) != 0
+        # What could not be read is tried again, and its ranges are recorded anew.
+        trusted = (rows["flags"] & (TRUSTED | FLAG_UNREADABLE)) == TRUSTED
         bounds = [0, *(np.flatnonzero(np.diff(trusted)) + 1).tolist(), count]
         for start, end in pairwise(bounds):
             if not trusted[start]:
@@ -193,8 +194,12 @@ class Scanner:
         size = self._chunk_size
         buffer, view, compressor = self._tools(count * size)
         bad = self._read(first, count, view, scanned)
-        parent = ids_of(self._parent.verified(first, count)) if self._parent else None
-        # A chunk that could not be read is entered even when it happens to look like the parent's.
+        parent, healed = None, set[int]()
+        if self._parent is not None:
+            rows = self._parent.verified(first, count)
+            parent = ids_of(rows)
+            healed = set(np.flatnonzero(rows["flags"] & FLAG_UNREADABLE).tolist())
+        # A chunk that could not be read, now or for the parent, is entered even when it looks like the parent's.
         earlier = [] if journaled is None else [journaled]
         earlier += [base.rows(first, count) for base in self._bases if first + count <= base.positions]
         found = scanned.found
@@ -204,7 +209,12 @@ class Scanner:
             flags = FLAG_UNREADABLE if i in bad else 0
             zero = buffer.startswith(self._zero, at)
             chunk_id = ZERO_ID if zero else blake3(view[at : at + size]).digest()
-            if parent is not None and not flags and parent[i * ID_SIZE : (i + 1) * ID_SIZE] == chunk_id:
+            if (
+                parent is not None
+                and not flags
+                and i not in healed
+                and parent[i * ID_SIZE : (i + 1) * ID_SIZE] == chunk_id
+            ):
                 scanned.unchanged += 1
                 continue
             if zero:
