@@ -18,7 +18,15 @@ from manifests.entry import ID_SIZE, PackTable, Positions, Rows, ids_of, is_zero
 from manifests.manifest import Disk
 from manifests.tree import LEAF_POSITIONS
 from pipeline.catalogue import Point, load
-from pipeline.errors import CatalogueError, CorruptObject, TargetMismatch, VerifyError
+from pipeline.errors import (
+    CatalogueError,
+    CorruptObject,
+    FormatError,
+    SourceError,
+    TargetMismatch,
+    UsageError,
+    VerifyError,
+)
 from pipeline.exporters.base import Exporter
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
@@ -35,6 +43,8 @@ _BATCH = 2 << 20
 _ACKNOWLEDGE_BYTES = 1 << 30
 _ACKNOWLEDGE_SECONDS = 5.0
 _SEED_RUN = 4 << 20
+_BLOCK = 4096
+"""What file systems allocate at least; where a target reads as zeros, blocks of zeros are not written."""
 
 
 @dataclass(slots=True)
@@ -83,6 +93,9 @@ class DiskRestore:
         self._seed_sizes = [seed.size for seed in seeds or []]
         self._local = threading.local()
         self._packs = PackTable()
+        self._zero = bytes(_BLOCK)
+        self._known_zero = False
+        """What is not written yet reads as zeros."""
         if writer.size < disk.size:
             raise TargetMismatch(
                 f"{writer.name} has {writer.size} bytes; {point.manifest.label} disk {disk.number} needs {disk.size}",
@@ -103,9 +116,16 @@ class DiskRestore:
                 proof = self._refresh(plan)
                 return self._finish(plan, proof)
             except StaleCopy as error:
+                if plan.copy is not None:
+                    plan.copy.close()
                 plan = _Plan("hashed", f"what was known of the stage is damaged ({error})")
                 self._announce(plan)
-        proof = self._whole(plan)
+        try:
+            proof = self._whole(plan)
+        except VerifyError:
+            # What is noted as written did not stay: nothing that is known of the target may be built on.
+            self._announce(_Plan("hashed", ""))
+            raise
         return self._finish(plan, proof)
 
     # -- what is there ---------------------------------------------------------------------------------------------
@@ -140,7 +160,7 @@ class DiskRestore:
             return _Plan("unchanged", f"the target holds {held}, which equals {self.point.manifest.label}", copy=copy)
         try:
             point = load(self.repository, state.machine, state.sequence)
-        except (CatalogueError, CorruptObject):
+        except (CatalogueError, FormatError, UsageError):
             point = None
         disks = point.manifest.disks if point else ()
         old = next((d for d in disks if d.digest == state.digest and d.number == state.number), None)
@@ -155,6 +175,8 @@ class DiskRestore:
             since = self.stage.state.digest if plan.mode == "refresh" and self.stage.state else ""
             if plan.mode == "hashed":
                 since = "unknown"
+            # What another restore noted must be gone before this one can be taken for its continuation.
+            (self.stage.folder / "done").unlink(missing_ok=True)
             self.stage.save(self._state("staging", "", since))
 
     def _state(self, state: str, guard: str, since: str = "") -> StageState:
@@ -166,7 +188,7 @@ class DiskRestore:
         disk = self.disk
         copy = IndexFile.create(self.stage.copy, disk.positions, self._packs)
         done = Done(self.stage.folder / "done", disk.positions, keep=plan.keep_done)
-        known_zero = self.writer.fresh or plan.keep_done
+        self._known_zero = self.writer.fresh or plan.keep_done
         reader = IndexReader(self.repository, disk, self._packs)
         if plan.mode == "hashed":
             self._seeds.insert(0, self.writer)
@@ -175,13 +197,13 @@ class DiskRestore:
         for positions, rows in reader.windows():
             fill(copy, (positions, rows))
             end = int(positions[-1]) + 1
-            if not known_zero:
+            if not self._known_zero:
                 self._clear(at, end, positions)
             held = done.holds(positions)
             self._move((positions[~held], rows[~held]), done)
             at = end
             self._progress(end)
-        if not known_zero:
+        if not self._known_zero:
             self._clear(at, disk.positions, np.zeros(0, "<u8"))
             if self.writer.size > disk.size:
                 self.writer.discard(disk.size, self.writer.size - disk.size)
@@ -285,7 +307,7 @@ class DiskRestore:
         new = IndexReader(self.repository, disk, self._packs)
         copy.invalidate()
         hasher = Hasher(self.writer, size=disk.size, chunk_size=disk.chunk_size)
-        for positions, rows in differences(old, new):
+        for positions, rows in _readable(differences(old, new)):
             zero = is_zero(rows)
             self._discard_runs(positions[zero])
             self._move((positions[~zero], rows[~zero]), done)
@@ -372,7 +394,10 @@ class DiskRestore:
         """Which of a run's entries the seed holds; they are written to the target, unless it is the seed."""
         size = self.disk.chunk_size
         first = int(positions[0])
-        _buffer, view = hasher.read(first, len(positions))
+        try:
+            _buffer, view = hasher.read(first, len(positions))
+        except SourceError:
+            return []  # a seed that can't be read here has nothing to give
         ids = ids_of(rows)
         hits = []
         for i in np.flatnonzero(wanted).tolist():
@@ -381,7 +406,7 @@ class DiskRestore:
                 hits.append(i)
                 if not in_place:
                     offset = (first + i) * size
-                    self.writer.write(offset, [chunk[: min(size, self.disk.size - offset)]])
+                    self._write(offset, [bytes(chunk[: min(size, self.disk.size - offset)])])
         return hits
 
     def _acknowledge(self, pool: ThreadPoolExecutor, jobs: Iterable[PackJob], done: Done) -> None:
@@ -432,16 +457,51 @@ class DiskRestore:
         for position, plain in fetcher.chunks(job):
             if position != following or len(batch) >= most:
                 if batch:
-                    self.writer.write(first * size, batch)
+                    self._write(first * size, batch)
                 batch, first = [], position
             if (position + 1) * size > end:
-                plain = memoryview(plain)[: end - position * size]
+                plain = bytes(plain[: end - position * size])
             batch.append(plain)
             written += len(plain)
             following = position + 1
         if batch:
-            self.writer.write(first * size, batch)
+            self._write(first * size, batch)
         return fetcher.fetched - before, written
+
+    def _write(self, offset: int, chunks: list[bytes | memoryview]) -> None:
+        """Write chunks that stand side by side. Where the target reads as zeros, blocks of zeros are left out."""
+        if not self._known_zero:
+            self.writer.write(offset, chunks)
+            return
+        batch: list[bytes | memoryview] = []
+        start = following = offset
+        for chunk in chunks:
+            for low, high in self._data_in(chunk):
+                if following + low != start + sum(map(len, batch)):
+                    if batch:
+                        self.writer.write(start, batch)
+                    batch, start = [], following + low
+                batch.append(chunk if high - low == len(chunk) else memoryview(chunk)[low:high])
+            following += len(chunk)
+        if batch:
+            self.writer.write(start, batch)
+
+    def _data_in(self, chunk: bytes | memoryview) -> Iterator[tuple[int, int]]:
+        """(low, high) of what is not blocks of zeros. A chunk that did not compress (a view) has none."""
+        length = len(chunk)
+        if not isinstance(chunk, bytes):
+            yield 0, length
+            return
+        low = -1
+        for at in range(0, length, _BLOCK):
+            if chunk.startswith(self._zero, at):
+                if low >= 0:
+                    yield low, at
+                low = -1
+            elif low < 0:
+                low = at
+        if low >= 0:
+            yield low, length
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -470,6 +530,14 @@ class DiskRestore:
         if plan.copy is not None:
             plan.copy.close()
         return plan.mode, plan.reason, total
+
+
+def _readable(blocks: Iterator[Block]) -> Iterator[Block]:
+    """The differences of two indexes. The older one may be damaged or collected: the target can be hashed instead."""
+    try:
+        yield from blocks
+    except FormatError as error:
+        raise StaleCopy(error.message) from error
 
 
 def remove_stage(stage: Stage) -> None:
