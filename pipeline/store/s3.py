@@ -18,14 +18,17 @@ from pipeline.store.address import S3Address
 from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, check_key, flat, is_key
 from pipeline.store.credentials import Credentials, find_credentials
 from pipeline.store.probe import probe
-from pipeline.store.s3_errors import translate
+from pipeline.store.s3_errors import UNSUPPORTED, status_of, translate
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
     from obstore.store import S3Store as Client
 
+CHUNK = 100
+"""Entries of a listing handed over together: so many are asked for again at most when a later page fails."""
+
 PAGE = 1000
-"""Keys of one listing request and of one multi-delete: the limit of S3."""
+"""Keys of one multi-delete: the limit of S3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,11 @@ class S3Store(Store):
         found = credentials or find_credentials(location.profile)
         self._region = location.region or found.region or "us-east-1"
         self._credentials = found
-        timeouts = timeouts or Timeouts()
+        self._timeouts = timeouts = timeouts or Timeouts()
         # Two clients, since a read timeout would also count the time in which a slow line uploads.
         self._writer = self._client(timeouts, stall=None)
         self._reader = self._client(timeouts, stall=timeouts.stall)
+        self._deleter = self._writer
 
     def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
         path = self._path(key)
@@ -123,13 +127,13 @@ class S3Store(Store):
         )
 
     def close(self) -> None:
-        del self._reader, self._writer
+        del self._reader, self._writer, self._deleter
 
     def _list_folder(self, folder: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
         base = self.location.prefix
         last = ""
         with self._explained("list", prefix):
-            pages = self._reader.list(base + folder or None, offset=base + after if after else None, chunk_size=PAGE)
+            pages = self._reader.list(base + folder or None, offset=base + after if after else None, chunk_size=CHUNK)
             iterator = iter(pages)
         while True:
             with self._explained("list", prefix):
@@ -156,8 +160,17 @@ class S3Store(Store):
                     return
 
     def _delete(self, paths: Sequence[str]) -> None:
+        from obstore.exceptions import BaseError
+
         with self._explained("delete", paths[0][len(self.location.prefix) :] + (" ..." if len(paths) > 1 else "")):
-            self._writer.delete(paths)
+            try:
+                self._deleter.delete(paths)
+            except BaseError as error:
+                if status_of(error) not in UNSUPPORTED:
+                    raise
+                # A server without multi-delete: one request for each key from now on.
+                self._deleter = self._client(self._timeouts, stall=None, bulk_delete=False)
+                self._deleter.delete(paths)
 
     def _empty_range(self, key: str) -> memoryview:
         if self.head(key) is None:
@@ -186,7 +199,7 @@ class S3Store(Store):
         except (BaseError, FileNotFoundError, ValueError) as error:
             raise translate(error, verb=verb, key=key, bucket=self.location.bucket, name=self.name) from None
 
-    def _client(self, timeouts: Timeouts, *, stall: float | None) -> Client:
+    def _client(self, timeouts: Timeouts, *, stall: float | None, bulk_delete: bool = True) -> Client:
         from obstore.store import S3Store as Client
 
         location = self.location
@@ -198,6 +211,8 @@ class S3Store(Store):
             # Over https TLS protects the payload; hashing it once more would cost more CPU than encrypting it.
             "unsigned_payload": endpoint.startswith("https:"),
         }
+        if not bulk_delete:
+            config["disable_bulk_delete"] = True
         if location.checksum:
             config["checksum_algorithm"] = location.checksum
         keys = self._credentials

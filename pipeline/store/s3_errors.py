@@ -23,6 +23,7 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9._-]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,300})</Message>")
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
+_OF_MANY = re.compile(r"request failed for key (\S+): (.{0,300}) \(code: (\w+)\)")
 _DEBUG = "\n\nDebug source:"
 
 _FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "NoSpaceLeft"}
@@ -40,17 +41,24 @@ _AGAIN = {
     "OperationAborted",
     "ConditionalRequestConflict",
 }
+UNSUPPORTED = (405, 501)
+"""Statuses by which a server says that it does not have a verb."""
 _CLOCK = {"RequestTimeTooSkewed", "RequestExpired"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+
+
+def status_of(error: Exception) -> int | None:
+    """The HTTP status of the answer that obstore complains about; None when there was no answer."""
+    found = _STATUS.search(str(error).partition(_DEBUG)[0])
+    return None if found is None else int(found.group(1))
 
 
 def translate(error: Exception, *, verb: str, key: str, bucket: str, name: str) -> FailbackError:
     """The error of the tree that says what happened to `key`. Contains nothing of what was sent."""
     text = str(error)
-    found = _STATUS.search(text.partition(_DEBUG)[0])
-    if found is None:
+    status = status_of(error)
+    if status is None:
         return _without_answer(error, text, verb, key, name)
-    status = int(found.group(1))
     code = _first(_CODE, text)
     reason = code or f"HTTP {status}"
     message = _first(_MESSAGE, text)
@@ -67,7 +75,7 @@ def translate(error: Exception, *, verb: str, key: str, bucket: str, name: str) 
         return StoreFull(what, remedy="free space or raise the quota of the store, or collect garbage")
     if verb == "put" and (status == 412 or (status == 409 and "Exists" in code)):
         return AlreadyExists(f"{key} already exists in {name}")
-    if code in _AGAIN or status >= 500 or status in (408, 409, 425, 429):
+    if code in _AGAIN or (status >= 500 and status not in UNSUPPORTED) or status in (408, 409, 425, 429):
         return StoreUnavailable(what, remedy=_overload(status))
     if code in _CLOCK:
         return AccessDenied(
@@ -92,7 +100,9 @@ def _not_found(code: str, what: str, verb: str, key: str, name: str) -> StoreErr
 
 
 def _without_answer(error: Exception, text: str, verb: str, key: str, name: str) -> StoreError:
-    """Nothing came back, or not all of it."""
+    """Nothing came back, or not all of it; or a multi-delete, answered with 200, names a key that it left."""
+    if found := _OF_MANY.search(text.partition(_DEBUG)[0]):
+        return _left(found.group(1), found.group(2), found.group(3), name)
     kind = _first(_KIND, text)
     what = f"cannot {verb} {key or 'objects'} in {name}"
     if "redirect without LOCATION" in text:
@@ -109,7 +119,17 @@ def _without_answer(error: Exception, text: str, verb: str, key: str, name: str)
     if kind or "error decoding response body" in text or "HTTP error" in text:
         return StoreUnavailable(f"{what}: the connection was cut", remedy="check the network and the store")
     first = text.partition(_DEBUG)[0].strip().splitlines()
-    return StoreError(f"{what}: {type(error).__name__}: {first[0][:200] if first else ''}")
+    reason = f"{type(error).__name__}: {first[0][:200] if first else ''}"
+    return StoreError(f"{what}: {reason}", remedy="check the repository's address and what answers there")
+
+
+def _left(path: str, message: str, code: str, name: str) -> StoreError:
+    what = f"cannot delete {path} in {name}: {code} ({message})"
+    if code in _AGAIN:
+        return StoreUnavailable(what, remedy="check the store's health")
+    if code in ("AccessDenied", "ObjectLocked", "InvalidRequest"):
+        return AccessDenied(what, remedy="the object is locked, or the credentials lack the right to delete")
+    return StoreError(what, remedy="look at the object with the store's own tools")
 
 
 def _overload(status: int) -> str:
