@@ -18,6 +18,8 @@ FLAG_UNREADABLE = 2
 PACK_SLOTS = 4096
 MAX_PACK = 16 << 20
 """No sealed chunk ends behind this offset: what a reader may have to ask for at once."""
+MAX_STORED_PACK = MAX_PACK + (1 << 20)
+"""No pack object is longer than this: its chunks, its table and its footer."""
 KNOWN_FLAGS = FLAG_STORED | FLAG_UNREADABLE
 
 ENTRY = np.dtype(

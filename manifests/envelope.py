@@ -36,6 +36,7 @@ class Kind(IntEnum):
     HEARTBEAT = 11
     SESSION_END = 12
     SET = 13
+    SEGMENT_TABLE = 14
 
 
 def new_header(kind: Kind, repository: bytes) -> bytes:

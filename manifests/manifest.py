@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
@@ -23,6 +24,12 @@ Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """An id in lower-case hexadecimal, 64 digits."""
 
 
+TIER_SEGMENTS = 64
+"""A tier of more segments names them in an object of its own, which later points share."""
+MAX_UNREADABLE = 65536
+"""Ranges of a disk that are listed as unreadable; with more of them neighbours are joined."""
+
+
 class Segment(Model):
     """One overlay segment: its object, its first and last position, how many entries."""
 
@@ -38,20 +45,35 @@ class Segment(Model):
         return self
 
 
-class Tier(Model):
-    """One overlay tier; segments ascend and do not meet."""
+def check_ascending(segments: Sequence[Segment]) -> None:
+    """Segments of a tier ascend and do not meet; ValueError."""
+    if any(a.last >= b.first for a, b in pairwise(segments)):
+        raise ValueError("the segments of a tier do not ascend")
 
-    segments: tuple[Segment, ...]
+
+class Tier(Model):
+    """One overlay tier: up to 64 segments that ascend and do not meet, or the segment table that names them."""
+
+    segments: tuple[Segment, ...] = Field(default=(), max_length=TIER_SEGMENTS)
+    table: Hex | None = Field(default=None, description="id of the segment table, where there are more than 64")
+    count: int = Field(default=0, ge=0, description="entries of all segments")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, values: Any) -> Any:
+        """A tier made of segments need not be told how many entries they have."""
+        if isinstance(values, dict) and "count" not in values and isinstance(values.get("segments"), tuple):
+            return values | {"count": sum(s.count for s in values["segments"] if isinstance(s, Segment))}
+        return values
 
     @model_validator(mode="after")
-    def _ascends(self) -> Self:
-        if any(a.last >= b.first for a, b in pairwise(self.segments)):
-            raise ValueError("the segments of a tier do not ascend")
+    def _fits(self) -> Self:
+        check_ascending(self.segments)
+        if self.table is None and self.count != sum(s.count for s in self.segments):
+            raise ValueError("a tier's segments do not have the number of entries it says")
+        if self.table is not None and (self.segments or self.count <= TIER_SEGMENTS):
+            raise ValueError("a tier with a segment table has segments of its own, or too few entries")
         return self
-
-    @property
-    def count(self) -> int:
-        return sum(s.count for s in self.segments)
 
 
 class Index(Model):
@@ -83,9 +105,13 @@ class Disk(Model):
     source_format: Shown = Field(default="raw", description="raw, qcow2, vmdk, vhdx, device, nbd, …")
     digest: Hex = Field(description="Merkle digest")
     index: Index
-    packs: tuple[Hex, ...] = Field(default=(), description="pack lists: a base, then changes")
+    packs: tuple[Hex, ...] = Field(default=(), description="pack lists: those of the base, then changes")
+    base_lists: int = Field(default=0, ge=0, description="how many of the pack lists are the base")
     unreadable: tuple[tuple[int, int], ...] = Field(
-        default=(), description="(offset, length) in bytes that the source could not read; they restore as zeros"
+        default=(),
+        max_length=MAX_UNREADABLE,
+        description="(offset, length) in bytes that the source could not read; they restore as zeros. Where there were"
+        " more than 65,536 ranges neighbours are joined: the flags of the entries stay exact",
     )
     change_maps: tuple[Shown, ...] = Field(
         default=(), description="changed-block maps of the source that were empty at this point: they begin here"
@@ -93,6 +119,12 @@ class Disk(Model):
     stored_bytes: int = Field(default=0, ge=0, description="bytes of packs that this point added")
     live_bytes: int = Field(default=0, ge=0, description="stored bytes of all chunks this point refers to")
     data_bytes: int = Field(default=0, ge=0, description="bytes of chunks that are not zero")
+
+    @model_validator(mode="after")
+    def _lists(self) -> Self:
+        if self.base_lists > len(self.packs) or (self.packs and not self.base_lists):
+            raise ValueError(f"{self.base_lists} of {len(self.packs)} pack lists cannot be the base")
+        return self
 
     @property
     def positions(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,10 +19,21 @@ MAX_PACKS = 1 << 20
 
 @dataclass(slots=True)
 class PackUse:
-    """`stored`: bytes of the pack object; `live`: stored bytes of the chunks in use (in a change: may be negative)."""
+    """`stored`: bytes of the pack object (in a change 0 where an earlier list says it); `live`: stored bytes of the
+    chunks in use (in a change what is added: may be negative)."""
 
     stored: int
     live: int
+
+
+def split_pack_list(packs: dict[bytes, PackUse], *, most: int = MAX_PACKS) -> Iterator[dict[bytes, PackUse]]:
+    """The same packs as lists that are short enough to be encoded: one at least, in order of the ids."""
+    if len(packs) <= most:
+        yield packs
+        return
+    ids = sorted(packs)
+    for at in range(0, len(ids), most):
+        yield {i: packs[i] for i in ids[at : at + most]}
 
 
 def encode_pack_list(packs: dict[bytes, PackUse]) -> bytes:
@@ -53,13 +64,18 @@ def decode_pack_list(plain: bytes, *, name: str) -> dict[bytes, PackUse]:
 
 
 def add_up(lists: Iterable[dict[bytes, PackUse]]) -> dict[bytes, PackUse]:
-    """A base and its changes as one list."""
+    """A base and its changes as one list. Raises CorruptObject when they give one pack two lengths."""
     total: dict[bytes, PackUse] = {}
     for packs in lists:
         for pack, use in packs.items():
-            if pack in total:
-                total[pack].live += use.live
-                total[pack].stored = max(total[pack].stored, use.stored)
-            else:
+            known = total.get(pack)
+            if known is None:
                 total[pack] = PackUse(use.stored, use.live)
+                continue
+            if use.stored and known.stored and use.stored != known.stored:
+                raise CorruptObject(
+                    f"pack {pack.hex()} is {known.stored} bytes long in one list, {use.stored} in another"
+                )
+            known.live += use.live
+            known.stored = known.stored or use.stored
     return total

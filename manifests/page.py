@@ -1,8 +1,10 @@
-"""Pages, overlay segments and journals: lists of index entries (FORMAT.md, section 5)."""
+"""Pages, overlay segments and journals: lists of index entries (FORMAT.md, sections 5 and 11)."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +15,7 @@ from manifests.entry import (
     ID_SIZE,
     KNOWN_FLAGS,
     MAX_PACK,
+    MAX_STORED_PACK,
     PACK_SLOTS,
     PackTable,
     Positions,
@@ -37,8 +40,22 @@ def encode_page(first: int, rows: Rows, packs: PackTable) -> bytes:
     return _encode(first, None, rows, packs, disk=0)
 
 
-def encode_segment(positions: Positions, rows: Rows, packs: PackTable, *, disk: int = 0) -> bytes:
-    """Plain form of an overlay segment or a journal; `positions` ascend strictly; 16,384 at most."""
+def encode_segment(positions: Positions, rows: Rows, packs: PackTable) -> bytes:
+    """Plain form of an overlay segment; `positions` ascend strictly; 16,384 at most."""
+    return _encode_segment(positions, rows, packs, disk=0)
+
+
+def encode_journal(disk: int, positions: Positions, rows: Rows, packs: PackTable, stored: Mapping[int, int]) -> bytes:
+    """Plain form of a journal: a segment's with the disk's number, and the stored length of each pack by number."""
+    plain = _encode_segment(positions, rows, packs, disk=disk)
+    numbers = np.unique(rows["pack"][~is_zero(rows)]).tolist()
+    lengths = {packs.ids[o]: stored[o] for o in numbers}
+    if not all(HEADER_SIZE <= length <= MAX_STORED_PACK for length in lengths.values()):
+        raise ValueError("a pack has a length that no pack has")
+    return plain + np.array([lengths[i] for i in sorted(lengths)], "<u4").tobytes()
+
+
+def _encode_segment(positions: Positions, rows: Rows, packs: PackTable, *, disk: int) -> bytes:
     if len(rows) > SEGMENT_ENTRIES or len(rows) != len(positions) or (positions[1:] <= positions[:-1]).any():
         raise ValueError(f"{len(rows)} entries at {len(positions)} positions are not a segment")
     return _encode(int(positions[0]) if len(positions) else 0, positions, rows, packs, disk=disk)
@@ -79,10 +96,40 @@ def decode_page(plain: bytes, packs: PackTable, *, first: int, count: int, name:
     return rows
 
 
-def decode_segment(plain: bytes, packs: PackTable, *, name: str) -> tuple[int, Positions, Rows]:
-    """(disk number, positions, entries) of an overlay segment or a journal."""
+def decode_segment(plain: bytes, packs: PackTable, *, name: str) -> tuple[Positions, Rows]:
+    """(positions, entries) of an overlay segment. Raises CorruptObject."""
     _first, disk, positions, rows = _decode(plain, packs, dense=False, name=name)
-    return disk, positions, rows
+    if disk:
+        raise CorruptObject(f"{name} is not an overlay segment")
+    return positions, rows
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What one journal says: entries of a disk, and the stored length in bytes of each of their packs by number."""
+
+    disk: int
+    positions: Positions
+    rows: Rows
+    stored: dict[int, int]
+
+
+def decode_journal(plain: bytes, packs: PackTable, *, name: str) -> Journal:
+    """Raises CorruptObject."""
+    damaged = CorruptObject(f"{name} is damaged: its entries do not add up")
+    if len(plain) < _HEAD.size:
+        raise damaged
+    count = _HEAD.unpack_from(plain)[1]
+    end = len(plain) - 4 * count
+    if end < _HEAD.size + ID_SIZE * count:
+        raise damaged
+    lengths = np.frombuffer(plain, "<u4", count, end)
+    if count and not HEADER_SIZE <= lengths.min() <= lengths.max() <= MAX_STORED_PACK:
+        raise damaged
+    _first, disk, positions, rows = _decode(plain[:end], packs, dense=False, name=name)
+    ids = [plain[at : at + ID_SIZE] for at in range(_HEAD.size, _HEAD.size + ID_SIZE * count, ID_SIZE)]
+    stored = {packs.ordinal(i): length for i, length in zip(ids, lengths.tolist(), strict=True)}
+    return Journal(disk, positions, rows, stored)
 
 
 def _decode(plain: bytes, packs: PackTable, *, dense: bool, name: str) -> tuple[int, int, Positions, Rows]:

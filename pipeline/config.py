@@ -131,7 +131,7 @@ def _number(value: object) -> float:
 def _count(least: int) -> Callable[[object], int]:
     def parse(value: object) -> int:
         number = _number(value)
-        if number != int(number) or number < least:
+        if not least <= number < 2**53 or number != int(number):
             raise ValueError(f"is not a whole number of at least {least}")
         return int(number)
 

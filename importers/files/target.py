@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from manifests.manifest import Disk
 from pipeline.catalogue import Point
-from pipeline.errors import TargetMismatch, UsageError
+from pipeline.errors import FailbackError, TargetMismatch, UsageError
 from pipeline.exporters.base import Exporter
+from pipeline.exporters.files import hole_extents
 from pipeline.exporters.open import open_exporter
 from pipeline.progress import Counters, Watch
 from pipeline.repository import Repository
 from pipeline.target import DiskRestored, RestoreRequest
 from pipeline.transfer.restore import DiskRestore
-from pipeline.transfer.stage import Stage
+from pipeline.transfer.stage import Stage, StageState
 from pipeline.writers.base import BlockWriter
+from pipeline.writers.image import ImageWriter
 from pipeline.writers.open import open_writer
+from pipeline.writers.raw import open_raw
 
 STAGE_FOLDER = ".failback"
 """Beside the files: what is known of each of them."""
+_EMPTY_IMAGE = 1 << 20
+"""Bytes that an image without data takes at most."""
 
 
 class FilesImporter:
@@ -60,19 +66,23 @@ class FilesImporter:
         seeds: list[Exporter],
         watch: Watch,
     ) -> DiskRestored:
-        path, stage, writer = self._open(point, disk, request)
-        if writer is None:
-            to_move = disk.live_bytes
-            return DiskRestored(
-                disk.number,
-                str(path),
-                "full",
-                "the target is new",
-                disk.digest,
-                "dry run",
-                Counters(phase="restore"),
-                to_move,
-            )
+        if disk.number in request.devices:
+            path, stage, writer = self._open_device(disk, request)
+        else:
+            path, stage = self._find(point, disk, request)
+            if request.dry_run and (reason := _not_as_long(path, disk, request)):
+                counters = Counters(phase="restore")
+                mode = "hashed" if path.exists() else "full"
+                return DiskRestored(
+                    disk.number, str(path), mode, reason, disk.digest, "dry run", counters, disk.live_bytes
+                )
+            if not request.dry_run:
+                stage.lock(str(path))
+            try:
+                writer = self._open(path, stage, point, disk, request)
+            except BaseException:
+                stage.unlock()
+                raise
         try:
             restore = DiskRestore(
                 repository, point, disk, writer, stage, seeds=seeds, parallel=request.parallel, watch=watch
@@ -83,29 +93,46 @@ class FilesImporter:
                     disk.number, str(path), mode, reason, disk.digest, "dry run", restore.counters, to_move
                 )
             done = restore.run()
+            writer.close()
+            if isinstance(writer, ImageWriter) and stage.state is not None:
+                # Formats update their headers when they are closed.
+                stage.save(replace(stage.state, guard=writer.guard()))
         finally:
             writer.close()
+            stage.unlock()
         return DiskRestored(disk.number, str(path), done.mode, done.reason, disk.digest, done.proof, done.counters)
 
-    def _open(self, point: Point, disk: Disk, request: RestoreRequest) -> tuple[Path, Stage, BlockWriter | None]:
-        """(path, stage, writer); no writer when a dry run would have to create the file."""
-        if disk.number in request.devices:
-            return self._open_device(disk, request)
+    def _find(self, point: Point, disk: Disk, request: RestoreRequest) -> tuple[Path, Stage]:
+        """The file for a disk, and what is known of it. Raises TargetMismatch for a file of somebody else."""
         assert request.out is not None
         name = f"{point.manifest.machine.name}-disk{disk.number}.{request.image_format}"
-        path = request.out / name
-        stage = Stage(request.out / STAGE_FOLDER / name)
+        path, stage = request.out / name, Stage(request.out / STAGE_FOLDER / name)
+        if path.exists() and not stage.known:
+            raise _foreign(path)
+        return path, stage
+
+    def _open(self, path: Path, stage: Stage, point: Point, disk: Disk, request: RestoreRequest) -> BlockWriter:
+        """The writer, of a file that is made when it is not there. The stage is locked (but in a dry run)."""
         exists = path.exists()
-        if exists and stage.state is None:
-            raise TargetMismatch(
-                f"{path} exists and was not written by failback",
-                remedy="move it away (it can serve as --seed), or name another folder with --out",
-            )
-        if request.dry_run and not exists:
-            return path, stage, None
-        request.out.mkdir(parents=True, exist_ok=True)
-        writer = open_writer(str(path), size=disk.size, image_format=request.image_format, create=not exists)
-        return path, stage, writer
+        if exists and not stage.known:
+            raise _foreign(path)
+        if exists and stage.state is not None and stage.state.state == "creating" and not request.dry_run:
+            # Killed after the file was made and before anything was written to it.
+            if not _holds_nothing(path, request.image_format):
+                raise _foreign(path)
+            path.unlink()
+            exists = False
+        if exists:
+            known = stage.state
+            if request.image_format == "raw" and known and known.size == path.stat().st_size > disk.size:
+                return open_raw(str(path), disk.size, shrink=True)
+            return open_writer(str(path), size=disk.size, image_format=request.image_format, create=False)
+        stage.save(StageState.of("", point.manifest, disk, "creating", ""))
+        try:
+            return open_writer(str(path), size=disk.size, image_format=request.image_format, create=True)
+        except FailbackError:
+            stage.forget()
+            raise
 
     def _open_device(self, disk: Disk, request: RestoreRequest) -> tuple[Path, Stage, BlockWriter]:
         text = request.devices[disk.number]
@@ -128,3 +155,27 @@ class FilesImporter:
         )
         digest = hashlib.sha256(f"{Path(path).resolve()}:{expected}".encode()).hexdigest()[:32]
         return Path(path), Stage(request.state / "stages" / digest), writer
+
+
+def _foreign(path: Path) -> TargetMismatch:
+    return TargetMismatch(
+        f"{path} exists and was not written by failback",
+        remedy="move it away (it can serve as --seed), or name another folder with --out",
+    )
+
+
+def _not_as_long(path: Path, disk: Disk, request: RestoreRequest) -> str:
+    """Why a dry run need not open the file (which would make it as long as the disk); empty when it must."""
+    if not path.exists():
+        return "the target is new"
+    if request.image_format == "raw" and path.stat().st_size != disk.size:
+        return "the target has another size"
+    return ""
+
+
+def _holds_nothing(path: Path, image_format: str) -> bool:
+    """Whether it is as it was made: a raw file without data, or an image with nothing but its tables."""
+    if image_format != "raw":
+        return path.stat().st_blocks * 512 <= _EMPTY_IMAGE
+    with path.open("rb") as file:
+        return all(e.zero for e in hole_extents(file.fileno(), 0, path.stat().st_size))

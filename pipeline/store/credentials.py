@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import AccessDenied, StoreUnavailable
+from pipeline.errors import AccessDenied
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
@@ -54,34 +54,32 @@ def _from_chain(profile: str, region: str) -> Credentials:
             f"there is no AWS profile {profile!r}", remedy="correct profile=, AWS_PROFILE or ~/.aws/config"
         ) from error
     except BotoCoreError as error:
-        raise AccessDenied(f"no credentials for S3: {error}", remedy="correct ~/.aws/config") from error
+        raise AccessDenied(f"no credentials for S3: {error}", remedy="sign in again, or correct ~/.aws") from error
     if chain is None:
         raise AccessDenied(
             "no credentials for S3",
             remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws with profile=",
         )
 
-    def provide() -> S3Credential:
-        return _freeze(chain, BotoCoreError)
-
-    return Credentials(provider=provide, region=region)
-
-
-def _freeze(chain: Any, failure: type[Exception]) -> S3Credential:
-    """The chain's keys now; botocore refreshes them when they are about to expire."""
     try:
-        keys = chain.get_frozen_credentials()
-    except failure as error:
-        raise StoreUnavailable(
-            f"the credentials for S3 could not be refreshed: {error}",
-            remedy="sign in again, or check the role's service",
-        ) from error
+        chain.get_frozen_credentials()
+    except BotoCoreError as error:
+        # Now it is a matter for the person who starts this; later, while it runs, it may pass and is tried again.
+        raise AccessDenied(f"no credentials for S3: {error}", remedy="sign in again, or correct ~/.aws") from error
+    return Credentials(provider=lambda: _freeze(chain), region=region)
+
+
+def _freeze(chain: Any) -> S3Credential:
+    """The chain's keys now; botocore refreshes them when they are about to expire."""
+    keys = chain.get_frozen_credentials()
     # Asked again after this time at the latest, and earlier when the keys themselves end earlier.
     until = datetime.now(UTC) + REFRESH
     expiry = getattr(chain, "_expiry_time", None)
+    if isinstance(expiry, datetime):
+        until = min(until, expiry.astimezone(UTC))  # obstore takes no other zone
     return {
         "access_key_id": keys.access_key,
         "secret_access_key": keys.secret_key,
         "token": keys.token,
-        "expires_at": min(until, expiry) if isinstance(expiry, datetime) else until,
+        "expires_at": until,
     }

@@ -103,6 +103,11 @@ def _without_answer(error: Exception, text: str, verb: str, key: str, name: str)
     """Nothing came back, or not all of it; or a multi-delete, answered with 200, names a key that it left."""
     if found := _OF_MANY.search(text.partition(_DEBUG)[0]):
         return _left(found.group(1), found.group(2), found.group(3), name)
+    if "credential provider" in text.partition(_DEBUG)[0]:
+        return StoreUnavailable(
+            f"cannot {verb} {key or 'objects'} in {name}: the credentials could not be refreshed",
+            remedy="sign in again, or check the service that gives the role's credentials",
+        )
     kind = _first(_KIND, text)
     what = f"cannot {verb} {key or 'objects'} in {name}"
     if "redirect without LOCATION" in text:

@@ -22,6 +22,7 @@ from manifests.machine import Machine
 from manifests.manifest import Consistency, Disk, Manifest, Parent
 from manifests.names import manifest_key, pack_key
 from manifests.pack import PackBuilder
+from manifests.packlist import add_up
 from manifests.repository import check_chunk_size
 from pipeline.catalogue import Point, forgotten, load, now, sequences
 from pipeline.errors import (
@@ -37,7 +38,7 @@ from pipeline.repository import Repository
 from pipeline.transfer.index_copy import copy_folder, fill, head_of, known_sequence, open_copy
 from pipeline.transfer.index_file import IndexFile, StaleCopy
 from pipeline.transfer.index_reader import IndexReader
-from pipeline.transfer.index_writer import FullIndex, IndexWriter, OverlayIndex
+from pipeline.transfer.index_writer import FullIndex, IndexWriter, OverlayIndex, read_list
 from pipeline.transfer.level import LevelControl
 from pipeline.transfer.scan import TRUSTED, Scanned, Scanner, Work, plan, plan_changes
 from pipeline.transfer.send import Sender
@@ -320,8 +321,9 @@ class _DiskExport:
         ):
             put = self._putter(uploads, metadata)
             index, target = self._index(copy, packs, put)
-            journaled = self._journaled(packs)
-            bases = self._bases(packs)
+            known: dict[int, int] = {}
+            journaled = self._journaled(packs, known)
+            bases = self._bases(packs, known)
             sender = Sender(
                 uploads,
                 index,
@@ -362,7 +364,7 @@ class _DiskExport:
             counters.done = counters.total
             watch(counters)
             found, digest = index.finish()
-            lists = index.pack_lists(sender.stored)
+            lists = index.pack_lists(known | sender.stored)
         for file in [journaled, *bases]:
             if file is not None:
                 file.close()
@@ -383,7 +385,8 @@ class _DiskExport:
             source_format=self.source.source_format,
             digest=digest,
             index=found,
-            packs=lists,
+            packs=lists.ids,
+            base_lists=lists.base,
             unreadable=tuple(sorted(unreadable)),
             change_maps=tuple(self._maps_that_begin_here()),
             stored_bytes=counters.sent,
@@ -450,15 +453,15 @@ class _DiskExport:
         if session is None:
             return None
 
-        def write(positions: Any, rows: Any, packs: PackTable) -> int:
-            written = session.journal(self.number, positions, rows, packs)
+        def write(positions: Any, rows: Any, packs: PackTable, stored: dict[int, int]) -> int:
+            written = session.journal(self.number, positions, rows, packs, stored)
             metadata[0] += written
             return written
 
         return write
 
-    def _journaled(self, packs: PackTable) -> IndexFile | None:
-        """What earlier attempts at this sequence have stored, by position."""
+    def _journaled(self, packs: PackTable, known: dict[int, int]) -> IndexFile | None:
+        """What earlier attempts at this sequence have stored, by position; `known` gets their packs' stored lengths."""
         file: IndexFile | None = None
         for attempt in self.attempts:
             disk = next((d for d in attempt.document["disks"] if d["number"] == self.number), None)
@@ -466,18 +469,23 @@ class _DiskExport:
                 continue
             same = disk["identity"] is not None and disk["identity"] == self.exporter.identity
             for key in attempt.journals:
-                number, positions, rows = read_journal(self.repository, key, packs)
+                journal = read_journal(self.repository, key, packs)
+                positions, rows = journal.positions, journal.rows
                 keep = positions < self.positions
-                if number != self.number or not keep.any():
+                if journal.disk != self.number or not keep.any():
                     continue
+                known.update(journal.stored)
                 if file is None:
                     file = IndexFile.create(self.work / f"journaled{self.number}", self.positions, packs)
                 rows["flags"] |= TRUSTED if same else 0
                 file.put_rows(positions[keep], rows[keep])
         return file
 
-    def _bases(self, packs: PackTable) -> list[IndexFile]:
-        """Other points (and this disk before it was resized) whose chunks are looked at by position."""
+    def _bases(self, packs: PackTable, known: dict[int, int]) -> list[IndexFile]:
+        """Other points (and this disk before it was resized) whose chunks are looked at by position.
+
+        `known` gets their packs' stored lengths.
+        """
         disks: list[tuple[str, Disk]] = []
         if self.resized is not None:
             disks.append(("resized", self.resized))
@@ -490,6 +498,8 @@ class _DiskExport:
             file = IndexFile.create(self.work / f"base{self.number}.{i}", disk.positions, packs)
             for block in IndexReader(self.repository, disk, packs).windows():
                 fill(file, block)
+            listed = add_up(read_list(self.repository, raw) for raw in disk.packs)
+            known.update((packs.ordinal(pack), use.stored) for pack, use in listed.items())
             files.append(file)
         return files
 

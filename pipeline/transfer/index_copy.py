@@ -12,7 +12,7 @@ from manifests.manifest import Disk, Manifest
 from manifests.names import encode_machine
 from manifests.tree import LEAF_POSITIONS
 from pipeline.catalogue import load
-from pipeline.errors import CatalogueError, CorruptObject
+from pipeline.errors import CatalogueError, CorruptObject, FormatError
 from pipeline.repository import Repository
 from pipeline.transfer.index_file import Head, IndexFile, StaleCopy
 from pipeline.transfer.index_reader import Block, IndexReader, differences
@@ -66,8 +66,8 @@ def open_copy(repository: Repository, manifest: Manifest, disk: Disk, folder: Pa
     if comparable == (wanted.repository, wanted.lineage, wanted.size, wanted.chunk_size):
         try:
             return _roll(repository, manifest, disk, file, head)
-        except (StaleCopy, CatalogueError):
-            pass
+        except (StaleCopy, CatalogueError, FormatError):
+            pass  # the earlier point may be forgotten, collected or damaged: this one is what counts
     file.close()
     return rebuild(repository, manifest, disk, folder)
 

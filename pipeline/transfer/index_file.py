@@ -6,12 +6,13 @@ proportion to the disk, and zero chunks cost no space:
     rows     48 bytes a position: index entries (`manifests.entry.ENTRY`)
     nodes    32 bytes for 64 positions: level 1 of the Merkle tree; zeros stand for a node of zero chunks only
     leaves   32 bytes for 4,096 positions: level 2, likewise
+    places   8 bytes for 64 positions: check of the rows with all their columns; zeros for rows of zeros
     packs    32 bytes a pack: the table that `pack` in a row refers to
-    head     JSON: which point this is a copy of; written last
+    head     JSON: which point this is a copy of, and a check of it, the leaves and the packs; written last
 
 Nothing here is trusted: the leaves must give the manifest's digest, nodes must give their leaf, ids their node. So a
-torn, stale or damaged copy is noticed where it is used. Only `pack`, `offset` and the like are not covered; they serve
-to account for live bytes, never to find data.
+torn, stale or damaged copy is noticed where it is used. `pack`, `offset` and the like serve to account for live bytes,
+never to find data; what damages them is noticed by the checks.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from blake3 import blake3
 
 from manifests import tree
 from manifests.entry import ENTRY, ID_SIZE, PackTable, Positions, Rows, ids_of, is_zero
 from manifests.tree import FAN_OUT, LEAF_POSITIONS
 
 _ROW = ENTRY.itemsize
+_CHECK = 8
 _ZERO_NODE = bytes(ID_SIZE)
 
 
@@ -70,6 +73,7 @@ class IndexFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._rows = os.open(folder / "rows", flags, 0o600)
         self._nodes = os.open(folder / "nodes", flags, 0o600)
+        self._places = os.open(folder / "places", flags, 0o600)
         self._verified = bytearray(len(leaves) // ID_SIZE)
         self._lock = threading.Lock()
 
@@ -83,23 +87,27 @@ class IndexFile:
         file = cls(folder, positions, PackTable() if packs is None else packs, tree.zero_leaves(positions))
         os.ftruncate(file._rows, positions * _ROW)
         os.ftruncate(file._nodes, -(-positions // FAN_OUT) * ID_SIZE)
+        os.ftruncate(file._places, -(-positions // FAN_OUT) * _CHECK)
         return file
 
     @classmethod
     def open(cls, folder: Path) -> tuple[Head, IndexFile]:
         """The copy in `folder`. Raises StaleCopy when it is absent, incomplete or its leaves do not give its digest."""
         try:
-            head = Head(**json.loads((folder / "head").read_bytes()))
+            document, _, check = (folder / "head").read_bytes().partition(b"\n")
             packs = (folder / "packs").read_bytes()
             stored = (folder / "leaves").read_bytes()
             rows_size = (folder / "rows").stat().st_size
+            if _check_of(document, stored, packs) != check:
+                raise StaleCopy(f"{folder}: head, leaves and packs do not belong together")
+            head = Head(**json.loads(document))
         except (OSError, ValueError, TypeError) as error:
             raise StaleCopy(f"{folder}: {error}") from error
+        if rows_size != head.positions * _ROW or len(packs) != head.packs * ID_SIZE:
+            raise StaleCopy(f"{folder}: rows or packs are not all there")
         leaves = _expand_leaves(stored, head.positions)
         if (
-            len(packs) < head.packs * ID_SIZE
-            or rows_size != head.positions * _ROW
-            or len(leaves) != len(tree.zero_leaves(head.positions))
+            len(leaves) != len(tree.zero_leaves(head.positions))
             or tree.disk_digest(leaves, size=head.size, chunk_size=head.chunk_size).hex() != head.digest
         ):
             raise StaleCopy(f"{folder}: leaves do not give the digest")
@@ -112,13 +120,17 @@ class IndexFile:
 
     def commit(self, head: Head) -> None:
         """The copy now stands for the point in `head`; leaves and packs are saved, the head last."""
-        _replace(self.folder / "leaves", _shrink_leaves(self.leaves, self.positions))
-        _replace(self.folder / "packs", b"".join(self.packs.ids[: head.packs]))
-        _replace(self.folder / "head", json.dumps(asdict(head)).encode())
+        leaves = _shrink_leaves(self.leaves, self.positions)
+        packs = b"".join(self.packs.ids[i] or _ZERO_NODE for i in range(head.packs))
+        document = json.dumps(asdict(head)).encode()
+        _replace(self.folder / "leaves", leaves)
+        _replace(self.folder / "packs", packs)
+        _replace(self.folder / "head", document + b"\n" + _check_of(document, leaves, packs))
 
     def close(self) -> None:
         os.close(self._rows)
         os.close(self._nodes)
+        os.close(self._places)
 
     def digest(self, *, size: int, chunk_size: int) -> str:
         return tree.disk_digest(self.leaves, size=size, chunk_size=chunk_size).hex()
@@ -145,6 +157,9 @@ class IndexFile:
         for i in range(0, len(ids), stride):
             if tree.node(ids[i : i + stride]) != nodes[i // FAN_OUT : i // FAN_OUT + ID_SIZE]:
                 raise StaleCopy(f"{self.folder}: ids from position {low + i // ID_SIZE} do not give their node")
+        checks = _checks_of(rows)
+        if os.pread(self._places, len(checks), low // FAN_OUT * _CHECK) != checks:
+            raise StaleCopy(f"{self.folder}: entries from position {low} do not give their check")
         for leaf in range(low // LEAF_POSITIONS, (high - 1) // LEAF_POSITIONS + 1):
             self._verify_leaf(leaf)
         return rows[first - low : first - low + count]
@@ -193,6 +208,7 @@ class IndexFile:
     def store(self, first: int, rows: Rows) -> None:
         """Write the entries of whole leaves: `first` is a multiple of 4,096 and `rows` ends at one, or at the end."""
         os.pwritev(self._rows, [rows.tobytes()], first * _ROW)
+        os.pwritev(self._places, [_checks_of(rows)], first // FAN_OUT * _CHECK)
         ids = ids_of(rows)
         nodes = tree.level_up(ids)
         self._write_nodes(first // FAN_OUT, nodes)
@@ -232,6 +248,7 @@ class IndexFile:
             at = groups == group
             group_rows[(positions[at] - number * FAN_OUT).astype(np.intp)] = rows[at]
             os.pwritev(self._rows, [group_rows.tobytes()], number * FAN_OUT * _ROW)
+            os.pwritev(self._places, [_checks_of(group_rows)], number * _CHECK)
             node = tree.node(ids_of(group_rows))
             index = number - leaf * FAN_OUT
             nodes[index * ID_SIZE : (index + 1) * ID_SIZE] = node
@@ -309,6 +326,29 @@ def _expand_leaves(stored: bytes, positions: int) -> bytearray:
         return bytearray()
     mine, zero = (np.frombuffer(x, "<u8").reshape(-1, 4) for x in (stored, zeros))
     return bytearray(np.where((mine == 0).all(axis=1)[:, None], zero, mine).tobytes())
+
+
+def _checks_of(rows: Rows) -> bytes:
+    """A check for each 64 of `rows`, side by side."""
+    data = memoryview(rows.tobytes())
+    stride = FAN_OUT * _ROW
+    return b"".join(_check_group(data[i : i + stride]) for i in range(0, len(data), stride))
+
+
+def _check_group(data: memoryview) -> bytes:
+    check = blake3(data).digest(_CHECK)
+    return bytes(_CHECK) if check == _zero_check(len(data)) else check
+
+
+@cache
+def _zero_check(length: int) -> bytes:
+    return blake3(bytes(length)).digest(_CHECK)
+
+
+def _check_of(document: bytes, leaves: bytes, packs: bytes) -> bytes:
+    """Check of the head: what it says, and what it is said of."""
+    parts = b"".join(blake3(part).digest() for part in (document, leaves, packs))
+    return blake3(parts).hexdigest().encode()
 
 
 def _replace(path: Path, data: bytes) -> None:

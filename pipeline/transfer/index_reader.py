@@ -14,6 +14,7 @@ from manifests.envelope import Kind
 from manifests.manifest import Disk, Segment, Tier
 from manifests.names import page_key
 from manifests.page import PAGE_POSITIONS, decode_page, decode_segment
+from manifests.segment_table import decode_segment_table
 from pipeline.errors import CorruptObject
 from pipeline.repository import Repository
 
@@ -32,6 +33,7 @@ class IndexReader:
         self.repository = repository
         self.disk = disk
         self.packs = PackTable() if packs is None else packs
+        self._tables: dict[str, tuple[Segment, ...]] = {}
 
     @cached_property
     def directory(self) -> PageDirectory:
@@ -63,16 +65,33 @@ class IndexReader:
         for number in self.directory.stored():
             yield self.directory[number]
         for tier in self.disk.index.tiers:
-            for segment in tier.segments:
+            if tier.table is not None:
+                yield bytes.fromhex(tier.table)
+            for segment in self.segments(tier):
                 yield bytes.fromhex(segment.id)
         yield from map(bytes.fromhex, self.disk.packs)
+
+    def segments(self, tier: Tier) -> Sequence[Segment]:
+        """The segments of a tier; a segment table is read when it is first asked for."""
+        if tier.table is None:
+            return tier.segments
+        found = self._tables.get(tier.table)
+        if found is None:
+            table_id = bytes.fromhex(tier.table)
+            name = page_key(table_id)
+            plain = self.repository.get_page_object(Kind.SEGMENT_TABLE, table_id)
+            found = decode_segment_table(plain, name=name)
+            if sum(s.count for s in found) != tier.count:
+                raise CorruptObject(f"{name} does not hold the entries its manifest says")
+            self._tables[tier.table] = found
+        return found
 
     def segment(self, segment: Segment) -> Block:
         """Entries of one overlay segment."""
         segment_id = bytes.fromhex(segment.id)
         plain = self.repository.get_page_object(Kind.SEGMENT, segment_id)
         name = page_key(segment_id)
-        _disk, positions, rows = decode_segment(plain, self.packs, name=name)
+        positions, rows = decode_segment(plain, self.packs, name=name)
         if (
             len(positions) != segment.count
             or positions[0] != segment.first
@@ -84,7 +103,7 @@ class IndexReader:
 
     def blocks(self, tiers: Sequence[Tier]) -> Iterator[Block]:
         """Entries of several tiers (newest first) as one ascending stream; the newest entry of a position wins."""
-        return merge([(self.segment(s) for s in tier.segments) for tier in tiers])
+        return merge([map(self.segment, self.segments(tier)) for tier in tiers])
 
     def windows(self, *, entries: int = WINDOW_ENTRIES) -> Iterator[Block]:
         """Every chunk of the disk that is not zero, ascending, at most about `entries` (and a page) at a time."""
@@ -127,7 +146,7 @@ class IndexReader:
         touched = np.zeros(self.directory.count, bool)
         touched[self.directory.stored()] = True
         for tier in self.disk.index.tiers:
-            for segment in tier.segments:
+            for segment in self.segments(tier):
                 touched[segment.first // PAGE_POSITIONS : segment.last // PAGE_POSITIONS + 1] = True
         return [int(n) for n in np.flatnonzero(touched)]
 
@@ -142,7 +161,7 @@ class IndexReader:
             page = self.page(int(number))
             result[at] = page[(positions[at] - number * PAGE_POSITIONS).astype(np.intp)]
         for tier in reversed(self.disk.index.tiers):
-            for segment in tier.segments:
+            for segment in self.segments(tier):
                 low, high = np.searchsorted(positions, [segment.first, segment.last + 1])
                 if low == high:
                     continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -13,10 +14,11 @@ import numpy as np
 from manifests.directory import PageDirectory
 from manifests.entry import ENTRY, PackTable, Positions, Rows, empty_rows, is_zero, same_ids
 from manifests.envelope import Kind
-from manifests.manifest import Disk, Index, Segment, Tier
+from manifests.manifest import TIER_SEGMENTS, Disk, Index, Segment, Tier
 from manifests.names import page_key
-from manifests.packlist import PackUse, add_up, decode_pack_list, encode_pack_list
+from manifests.packlist import PackUse, add_up, decode_pack_list, encode_pack_list, split_pack_list
 from manifests.page import PAGE_POSITIONS, SEGMENT_ENTRIES, encode_page, encode_segment
+from manifests.segment_table import encode_segment_table
 from pipeline.repository import Repository
 from pipeline.transfer.index_file import IndexFile, TreeUpdate
 from pipeline.transfer.index_reader import Block, IndexReader, merge
@@ -24,7 +26,7 @@ from pipeline.transfer.index_reader import Block, IndexReader, merge
 MAX_TIERS = 4
 TIER_RATIO = 4
 REWRITE_SHARE = 0.5
-MAX_PACK_LISTS = 16
+MAX_PACK_CHANGES = 15
 
 Put = Callable[[Kind, bytes], "Future[tuple[bytes, int]]"]
 """Stores a page object in the background; the future gives (id, stored length)."""
@@ -39,14 +41,23 @@ class IndexWriter(Protocol):
     def finish(self) -> tuple[Index, str]:
         """(index, digest), everything stored."""
 
-    def pack_lists(self, stored: dict[int, int]) -> tuple[str, ...]:
-        """Ids of the pack lists, everything stored; `stored` has the lengths of the packs that are new."""
+    def pack_lists(self, stored: Mapping[int, int]) -> PackLists:
+        """Ids of the pack lists, everything stored; `stored` has the lengths of all packs that the parent does not
+        name: new ones, and those of earlier attempts and of bases."""
 
     def keep(self) -> None:
         """The manifest is committed: bring the local copy up to it."""
 
     live_bytes: int
     data_chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackLists:
+    """Ids of a disk's pack lists; the first `base` of them are the base, the others changes."""
+
+    ids: tuple[str, ...]
+    base: int
 
 
 class FullIndex:
@@ -77,11 +88,11 @@ class FullIndex:
         index = Index(pages=self._pages.finish())
         return index, self.copy.digest(size=self._size, chunk_size=self._chunk_size)
 
-    def pack_lists(self, stored: dict[int, int]) -> tuple[str, ...]:
+    def pack_lists(self, stored: Mapping[int, int]) -> PackLists:
         self.live_bytes = sum(self._live.values())
         ids = self.copy.packs.ids
-        packs = {ids[o]: PackUse(stored.get(o, 0), live) for o, live in self._live.items()}
-        return (self._put(Kind.PACK_LIST, encode_pack_list(packs)).result()[0].hex(),)
+        base = put_lists(self._put, {ids[o]: PackUse(stored[o], live) for o, live in self._live.items()})
+        return PackLists(base, len(base))
 
     def keep(self) -> None:
         """The copy is complete already."""
@@ -171,8 +182,15 @@ class OverlayIndex:
         if count:
             reader = IndexReader(self._repository, self._parent, self.copy.packs)
             stream = merge([stream, reader.blocks(old.tiers[:count])])
-        tier = Tier(segments=tuple(self._write_segments(stream)))
+        tier = self._write_tier(stream)
         return Index(pages=old.pages, tiers=(tier, *old.tiers[count:])), digest
+
+    def _write_tier(self, stream: Iterable[Block]) -> Tier:
+        segments = tuple(self._write_segments(stream))
+        if len(segments) <= TIER_SEGMENTS:
+            return Tier(segments=segments)
+        table = self._put(Kind.SEGMENT_TABLE, encode_segment_table(segments)).result()[0]
+        return Tier(table=table.hex(), count=sum(s.count for s in segments))
 
     def _write_segments(self, stream: Iterable[Block]) -> Iterator[Segment]:
         written = [
@@ -195,33 +213,47 @@ class OverlayIndex:
             pass
         return pages.finish()
 
-    def pack_lists(self, stored: dict[int, int]) -> tuple[str, ...]:
+    def pack_lists(self, stored: Mapping[int, int]) -> PackLists:
         ids = self.copy.packs.ids
-        old = self._parent.packs
+        old = PackLists(self._parent.packs, self._parent.base_lists)
         self.live_bytes = max(self._parent.live_bytes + sum(self._live.values()), 0)
         change = {ids[o]: PackUse(stored.get(o, 0), live) for o, live in self._live.items() if live or o in stored}
         if self._exact is not None:
-            known = add_up([*map(self._read_list, old), change])
+            known = add_up([*self._read(old.ids), change])
             self.live_bytes = sum(self._exact.values())
             exact = {ids[o]: PackUse(known[ids[o]].stored, live) for o, live in self._exact.items()}
-            return (self._put_list(exact),)
+            base = put_lists(self._put, exact)
+            return PackLists(base, len(base))
         if not change:
             return old
-        if len(old) >= MAX_PACK_LISTS and not self._final:
-            return old[0], self._put_list(add_up([*map(self._read_list, old[1:]), change]))
-        return *old, self._put_list(change)
+        base, changes = old.ids[: old.base], old.ids[old.base :]
+        if not base:
+            # A parent without any list cannot have a change of it.
+            base = put_lists(self._put, change)
+            return PackLists(base, len(base))
+        if len(changes) >= MAX_PACK_CHANGES and not self._final:
+            change, changes = add_up([*self._read(changes), change]), ()
+        return PackLists((*base, *changes, *put_lists(self._put, change)), len(base))
 
-    def _read_list(self, object_id: str) -> dict[bytes, PackUse]:
-        raw = bytes.fromhex(object_id)
-        return decode_pack_list(self._repository.get_page_object(Kind.PACK_LIST, raw), name=page_key(raw))
-
-    def _put_list(self, packs: dict[bytes, PackUse]) -> str:
-        return self._put(Kind.PACK_LIST, encode_pack_list(packs)).result()[0].hex()
+    def _read(self, lists: Iterable[str]) -> Iterator[dict[bytes, PackUse]]:
+        return (read_list(self._repository, object_id) for object_id in lists)
 
     def keep(self) -> None:
         self.copy.invalidate()
         for positions, rows in self._spool.blocks():
             self.copy.apply(positions, rows)
+
+
+def read_list(repository: Repository, object_id: str) -> dict[bytes, PackUse]:
+    """One pack list of a disk. Raises CorruptObject."""
+    raw = bytes.fromhex(object_id)
+    return decode_pack_list(repository.get_page_object(Kind.PACK_LIST, raw), name=page_key(raw))
+
+
+def put_lists(put: Put, packs: dict[bytes, PackUse]) -> tuple[str, ...]:
+    """Store one list, or several where one would be too long; their ids."""
+    stored = [put(Kind.PACK_LIST, encode_pack_list(part)) for part in split_pack_list(packs)]
+    return tuple(future.result()[0].hex() for future in stored)
 
 
 class Spool:

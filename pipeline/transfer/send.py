@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from manifests.entry import ENTRY, ZERO_ID, PackTable, Positions, Rows
+from manifests.entry import ENTRY, FLAG_STORED, FLAG_UNREADABLE, ZERO_ID, PackTable, Positions, Rows
 from manifests.pack import PackBuilder
 from pipeline.progress import Counters
 from pipeline.transfer.index_writer import IndexWriter
@@ -22,7 +22,7 @@ SENT_MEMORY = 1 << 15
 """How many chunks sent last are remembered by id: 2 GiB of disk in 12 MiB of memory."""
 _OPEN_ENTRIES = 1 << 15
 
-Journal = Callable[[Positions, Rows, PackTable], int]
+Journal = Callable[[Positions, Rows, PackTable, dict[int, int]], int]
 
 
 @dataclass(slots=True)
@@ -63,6 +63,7 @@ class Sender:
         self._limit = limit
         self._journal = journal
         self._store = store
+        self._first_own = len(packs)
         self._stopwatch = Stopwatch(JOURNAL_BYTES, JOURNAL_SECONDS)
         self._batches: deque[_Batch] = deque()
         self._in_flight = 0
@@ -76,21 +77,24 @@ class Sender:
         counters = self._counters
         columns = self._columns
         for found in scanned.found:
-            if found.payload is not None:
+            # Equal chunks side by side, or at two workers at once, are noticed only here.
+            reuse = found.reuse or self.sent.get(found.id)
+            if found.payload is not None and reuse is None:
                 if self._ordinal < 0:
                     self._ordinal = self._packs.reserve()
                 flags = found.flags
                 slot, offset = self._builder.add(found.position, found.id, found.payload, flags)
                 length = len(found.payload)
                 columns.append((found.position, found.id, self._ordinal, offset, length, slot, flags))
-                self._remember(found.id, (self._ordinal, offset, length, slot, flags))
+                self._remember(found.id, (self._ordinal, offset, length, slot, flags & FLAG_STORED))
                 counters.chunks_new += 1
                 if self._builder.full:
                     self._close_pack()
                     columns = self._columns
-            elif found.reuse is not None:
-                pack, offset, length, slot, flags = found.reuse
-                columns.append((found.position, found.id, pack, offset, length, slot, flags | found.flags))
+            elif reuse is not None:
+                pack, offset, length, slot, flags = reuse
+                flags |= found.flags & FLAG_UNREADABLE
+                columns.append((found.position, found.id, pack, offset, length, slot, flags))
                 counters.deduplicated += self._chunk_size
             else:
                 columns.append((found.position, ZERO_ID, 0, 0, 0, 0, found.flags))
@@ -150,13 +154,13 @@ class Sender:
         """Journal chunks of packs of this session when it is time."""
         if self._journal is None:
             return
-        mine = np.isin(batch.rows["pack"], list(self.stored)) & (batch.rows["length"] != 0)
+        mine = (batch.rows["pack"] >= self._first_own) & (batch.rows["length"] != 0)
         if mine.any():
             self._unjournaled.append((batch.positions[mine], batch.rows[mine]))
         if self._stopwatch.due(batch.size) and self._unjournaled:
             positions = np.concatenate([p for p, _ in self._unjournaled])
             rows = np.concatenate([r for _, r in self._unjournaled])
             for at in range(0, len(positions), 1 << 14):
-                self._journal(positions[at : at + (1 << 14)], rows[at : at + (1 << 14)], self._packs)
+                self._journal(positions[at : at + (1 << 14)], rows[at : at + (1 << 14)], self._packs, self.stored)
             self._unjournaled = []
             self._stopwatch.reset()

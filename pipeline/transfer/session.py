@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from manifests.entry import PackTable, Positions, Rows
 from manifests.envelope import Kind, open_by_place, seal_by_place
 from manifests.manifest import decode_record, encode_record
 from manifests.names import journal_key, run_name, session_prefix, sessions_prefix
-from manifests.page import decode_segment, encode_segment
+from manifests.page import Journal, decode_journal, encode_journal
 from pipeline.catalogue import now
 from pipeline.errors import AlreadyExists, FailbackError, NotFound, SessionHeld
 from pipeline.repository import Repository
@@ -122,9 +123,9 @@ class Session:
                 self._stop.set()
                 _refuse_if_alive(self.repository, self.machine, attempt, here)
 
-    def journal(self, disk: int, positions: Positions, rows: Rows, packs: PackTable) -> int:
-        """Record chunks whose packs are stored; returns the bytes written."""
-        plain = encode_segment(positions, rows, packs, disk=disk)
+    def journal(self, disk: int, positions: Positions, rows: Rows, packs: PackTable, stored: Mapping[int, int]) -> int:
+        """Record chunks whose packs are stored (`stored`: their lengths by number); returns the bytes written."""
+        plain = encode_journal(disk, positions, rows, packs, stored)
         key = journal_key(self.machine, self.run, self._journals)
         data = seal_by_place(Kind.JOURNAL, plain, repository=self.repository.id, key=key)
         self.repository.store.put(key, data)
@@ -178,11 +179,11 @@ def find_attempts(repository: Repository, machine: str, sequence: int) -> list[A
     return attempts
 
 
-def read_journal(repository: Repository, key: str, packs: PackTable) -> tuple[int, Positions, Rows]:
-    """(disk number, positions, entries) of one journal."""
+def read_journal(repository: Repository, key: str, packs: PackTable) -> Journal:
+    """One journal. Raises CorruptObject."""
     data = repository.store.get(key)
     _kind, plain = open_by_place(memoryview(data), Kind.JOURNAL, repository=repository.id, key=key)
-    return decode_segment(plain, packs, name=key)
+    return decode_journal(plain, packs, name=key)
 
 
 def _read(repository: Repository, key: str, kind: Kind) -> dict[str, Any] | None:

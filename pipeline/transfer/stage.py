@@ -2,16 +2,18 @@
 
 A folder per target disk:
 
-    stage.json   which point, `staging` or `staged`, and the disk's guard when it was last known to be good
+    lock         held by whoever works on the target
+    stage.json   which point, `creating`, `staging` or `staged`, and the disk's guard when it was last known to be good
     done         one bit a position: holds the point's chunk, written and flushed (while staging)
     copy/        the point's index (`pipeline.transfer.index_file`), whose tree proves later refreshes
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from manifests.entry import Positions
 from manifests.manifest import Disk, Manifest
+from pipeline.errors import TargetBusy
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +58,52 @@ class StageState:
 
 
 class Stage:
-    """The folder of one target disk. One process at a time (the writer's lock sees to that)."""
+    """The folder of one target disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.state: StageState | None = None
+        self._lock = -1
+        self.state = self._load()
+        """None when nothing was saved, or what was saved is damaged."""
+
+    def _load(self) -> StageState | None:
         try:
-            self.state = StageState(**json.loads((folder / "stage.json").read_bytes()))
+            state = StageState(**json.loads((self.folder / "stage.json").read_bytes()))
         except (OSError, ValueError, TypeError):
-            self.state = None
+            return None
+        kinds = {f.name: int if f.type == "int" else str for f in fields(StageState)}
+        return state if all(isinstance(v, kinds[k]) for k, v in asdict(state).items()) else None
+
+    @property
+    def known(self) -> bool:
+        """The target was made or taken over by failback, even when what is known of it is damaged."""
+        return (self.folder / "stage.json").exists()
+
+    def lock(self, target: str) -> None:
+        """Keep other restores off until `unlock` or our end. Raises TargetBusy. Reads the state anew."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise TargetBusy(
+                f"{target} is being restored by another process", remedy="wait for it, or stop it first"
+            ) from None
+        except OSError:
+            pass  # a file system without locks; the writer has its own ways
+        self._lock = fd
+        self.state = self._load()
+
+    def unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def forget(self) -> None:
+        """Nothing is known of the target any more."""
+        (self.folder / "stage.json").unlink(missing_ok=True)
+        self.state = None
 
     @property
     def copy(self) -> Path:

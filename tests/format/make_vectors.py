@@ -22,8 +22,9 @@ from manifests.machine import Machine, Nic
 from manifests.manifest import Disk, Index, Manifest, Parent, Segment, Tier, encode_record
 from manifests.pack import PackBuilder
 from manifests.packlist import PackUse, encode_pack_list
-from manifests.page import encode_page, encode_segment
+from manifests.page import encode_journal, encode_page, encode_segment
 from manifests.repository import RepositoryDocument
+from manifests.segment_table import encode_segment_table
 
 VECTORS = Path(__file__).parent / "vectors"
 REPOSITORY = bytes(range(16))
@@ -80,6 +81,15 @@ def made_id(number: int) -> bytes:
     return blake3(b"%d" % number).digest()
 
 
+PACK_LENGTHS = {0: 80_000, 1: 0x00B00000}
+"""Stored lengths of the packs of `entries`, by number."""
+SEGMENTS = (
+    Segment(id=made_id(300).hex(), first=0, last=0, count=1),
+    Segment(id=made_id(301).hex(), first=1, last=20_000, count=16_384),
+    Segment(id=made_id(302).hex(), first=1 << 40, last=(1 << 63) - 1, count=2),
+)
+
+
 @contextmanager
 def fixed_salt() -> Iterator[None]:
     with patch("os.urandom", lambda n: SALT[:n]):
@@ -122,9 +132,10 @@ def manifest() -> Manifest:
         index=Index(
             pages=h(2).hex(),
             tiers=(Tier(segments=(Segment(id=h(3).hex(), first=1, last=2, count=2),
-                                  Segment(id=h(4).hex(), first=4, last=4, count=1))),),
+                                  Segment(id=h(4).hex(), first=4, last=4, count=1))),
+                   Tier(table=h(8).hex(), count=1 << 20)),
         ),
-        packs=(h(5).hex(), h(6).hex()), unreadable=((512, 1024),), change_maps=("bitmap-7",),
+        packs=(h(5).hex(), h(6).hex(), h(9).hex()), base_lists=2, unreadable=((512, 1024),), change_maps=("bitmap-7",),
         stored_bytes=1, live_bytes=2, data_bytes=3,
     )  # fmt: skip
     machine = Machine(
@@ -152,7 +163,8 @@ def plains() -> dict[str, bytes]:
     return {
         "page": encode_page(8192, rows, packs),
         "segment": encode_segment(positions(), rows, packs),
-        "journal": encode_segment(positions(), rows, packs, disk=3),
+        "journal": encode_journal(3, positions(), rows, packs, PACK_LENGTHS),
+        "segmenttable": encode_segment_table(SEGMENTS),
         "packlist": encode_pack_list(uses()),
         "directory": directory().encode(),
     }
@@ -163,6 +175,7 @@ def stored() -> dict[str, bytes]:
     forms = plains()
     kinds = {
         "page": Kind.PAGE, "segment": Kind.SEGMENT, "packlist": Kind.PACK_LIST, "directory": Kind.PAGE_DIRECTORY,
+        "segmenttable": Kind.SEGMENT_TABLE,
     }  # fmt: skip
     with fixed_salt():
         return {

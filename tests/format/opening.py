@@ -13,21 +13,23 @@ from manifests.errors import CorruptObject
 from manifests.manifest import decode_manifest, decode_record
 from manifests.pack import read_table
 from manifests.packlist import decode_pack_list
-from manifests.page import decode_page, decode_segment
+from manifests.page import decode_journal, decode_page, decode_segment
 from manifests.repository import RepositoryDocument
+from manifests.segment_table import decode_segment_table
 
 from . import make_vectors as made
 
 BY_ID = {
     "page.bin": Kind.PAGE, "segment.bin": Kind.SEGMENT, "packlist.bin": Kind.PACK_LIST,
-    "directory.bin": Kind.PAGE_DIRECTORY,
+    "directory.bin": Kind.PAGE_DIRECTORY, "segmenttable.bin": Kind.SEGMENT_TABLE,
 }  # fmt: skip
 NAMES = sorted(p.name for p in made.VECTORS.iterdir() if p.suffix in (".bin", ".json"))
 
 PLAIN: dict[str, Callable[[bytes], object]] = {
     "page": lambda b: decode_page(b, PackTable(), first=8192, count=5, name="page"),
     "segment": lambda b: decode_segment(b, PackTable(), name="segment"),
-    "journal": lambda b: decode_segment(b, PackTable(), name="journal"),
+    "journal": lambda b: decode_journal(b, PackTable(), name="journal"),
+    "segmenttable": lambda b: decode_segment_table(b, name="segmenttable"),
     "packlist": lambda b: decode_pack_list(b, name="list"),
     "directory": lambda b: PageDirectory.decode(b, name="directory"),
 }

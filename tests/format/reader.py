@@ -66,8 +66,8 @@ def repository(data: bytes) -> dict[str, Any]:
     return document
 
 
-def entries(plain: bytes, *, positions: bool) -> dict[str, Any]:
-    """Section 5: a page, or with positions an overlay segment or journal."""
+def entries(plain: bytes, *, positions: bool, journal: bool = False) -> dict[str, Any]:
+    """Section 5: a page, or with positions an overlay segment; section 11: a journal."""
     n, m, disk, zero, first = struct.unpack_from("<IIIIQ", plain)
     assert zero == 0
     at = 24
@@ -88,6 +88,8 @@ def entries(plain: bytes, *, positions: bool) -> dict[str, Any]:
     where = column("Q") if positions else list(range(first, first + n))
     chunk_ids = ids(n)
     columns = {name: column(code) for name, code in ENTRY_COLUMNS}
+    lengths = struct.unpack_from(f"<{m}I", plain, at) if journal else ()
+    at += 4 * len(lengths)
     assert at == len(plain)
     assert packs == sorted(set(packs))
     rows = [
@@ -99,7 +101,7 @@ def entries(plain: bytes, *, positions: bool) -> dict[str, Any]:
         }
         for i in range(n)
     ]
-    return {"disk": disk, "first": first, "rows": rows}
+    return {"disk": disk, "first": first, "rows": rows, "stored": dict(zip(packs, lengths, strict=journal))}
 
 
 def pack_list(plain: bytes) -> list[tuple[bytes, int, int]]:
@@ -119,6 +121,15 @@ def page_directory(plain: bytes) -> tuple[int, list[bytes]]:
     assert k == (positions + 4095) // 4096
     assert len(plain) == 16 + 32 * k
     return positions, [plain[16 + 32 * i : 48 + 32 * i] for i in range(k)]
+
+
+def segment_table(plain: bytes) -> list[tuple[bytes, int, int, int]]:
+    """Section 6: (segment, first and last position, entries)."""
+    k, zero = struct.unpack_from("<II", plain)
+    assert zero == 0
+    assert len(plain) == 8 + 52 * k
+    columns = [struct.unpack_from(f"<{k}{c}", plain, 8 + at * k) for c, at in (("Q", 32), ("Q", 40), ("I", 48))]
+    return [(plain[8 + 32 * i : 40 + 32 * i], *(column[i] for column in columns)) for i in range(k)]
 
 
 def pack(data: bytes) -> dict[str, Any]:

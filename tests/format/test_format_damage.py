@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Iterable
 
 import numpy as np
@@ -17,8 +18,9 @@ from manifests.errors import CorruptObject, FormatError, NewerFormat, WrongRepos
 from manifests.manifest import Manifest
 from manifests.pack import ChunkDecoder, read_table
 from manifests.packlist import decode_pack_list, encode_pack_list
-from manifests.page import decode_page, decode_segment, encode_page, encode_segment
+from manifests.page import decode_journal, decode_page, decode_segment, encode_journal, encode_page, encode_segment
 from manifests.repository import RepositoryDocument
+from manifests.segment_table import decode_segment_table, encode_segment_table
 
 from . import make_vectors as made
 from .opening import NAMES, PLAIN, open_stored
@@ -67,7 +69,7 @@ def test_appended_bytes_are_detected(name: str, tail: bytes) -> None:
 
 def checked_again(name: str, data: bytes) -> bytes:
     """`data` with the checksum that its contents call for, as one who wants to deceive would store it."""
-    by_id = name in ("pack.bin", "page.bin", "segment.bin", "packlist.bin", "directory.bin")
+    by_id = name in ("pack.bin", "page.bin", "segment.bin", "packlist.bin", "directory.bin", "segmenttable.bin")
     return data if by_id else data[:-32] + place_checksum(data[:-32], made.KEYS[name.removesuffix(".bin")])
 
 
@@ -98,7 +100,7 @@ def test_a_truncation_before_the_checksum_was_taken_is_detected(name: str) -> No
     [
         (32, 0, CorruptObject),  # magic
         (40, 13, CorruptObject),  # a set, where none belongs
-        (40, 14, NewerFormat),
+        (40, 15, NewerFormat),
         (40, 0, NewerFormat),
         (41, 2, NewerFormat),
         (42, 1, NewerFormat),  # encrypted
@@ -149,9 +151,13 @@ def test_a_plain_form_that_decodes_is_the_only_one_of_its_value(data: st.DataObj
         packs = PackTable()
         if name == "page":
             again = encode_page(8192, decode_page(bytes(plain), packs, first=8192, count=5, name=name), packs)
-        elif name in ("segment", "journal"):
-            disk, where, rows = decode_segment(bytes(plain), packs, name=name)
-            again = encode_segment(where, rows, packs, disk=disk)
+        elif name == "segment":
+            again = encode_segment(*decode_segment(bytes(plain), packs, name=name), packs)
+        elif name == "journal":
+            found = decode_journal(bytes(plain), packs, name=name)
+            again = encode_journal(found.disk, found.positions, found.rows, packs, found.stored)
+        elif name == "segmenttable":
+            again = encode_segment_table(decode_segment_table(bytes(plain), name=name))
         elif name == "packlist":
             again = encode_pack_list(decode_pack_list(bytes(plain), name=name))
         else:
@@ -170,7 +176,7 @@ def test_noise_is_no_plain_form(name: str, plain: bytes) -> None:
 @pytest.mark.parametrize("name", ["page", "segment", "journal"])
 def test_unknown_flags_of_an_entry_are_refused_as_newer(name: str) -> None:
     plain = bytearray(vector(f"{name}.plain"))
-    plain[-10] |= 4
+    plain[-10 - 8 * (name == "journal")] |= 4
     with pytest.raises(NewerFormat):
         PLAIN[name](bytes(plain))
 
@@ -262,6 +268,16 @@ def test_an_entry_that_points_outside_a_pack_is_refused() -> None:
         rows[column][0] = value
         with pytest.raises(CorruptObject):
             decode_segment(encode_segment(made.positions(), rows, packs), PackTable(), name="segment")
+
+
+@pytest.mark.parametrize("length", [0, 127, 1 << 31])
+def test_a_journal_with_a_length_that_no_pack_has_is_refused(length: int) -> None:
+    plain = vector("journal.plain")
+    with pytest.raises(CorruptObject):
+        decode_journal(plain[:-4] + struct.pack("<I", length), PackTable(), name="journal")
+    rows, packs = made.entries()
+    with pytest.raises(ValueError, match="no pack has"):
+        encode_journal(0, made.positions(), rows, packs, {0: 80_000, 1: length})
 
 
 def test_a_writer_cannot_encode_what_no_reader_takes() -> None:

@@ -81,7 +81,7 @@ def test_counts_that_overflow_are_refused(name: str, n: int, m: int, first: int)
     assert peak_of(lambda: PLAIN[name](plain)) < MIB
 
 
-@pytest.mark.parametrize("name", ["packlist", "directory"])
+@pytest.mark.parametrize("name", ["packlist", "directory", "segmenttable"])
 @pytest.mark.parametrize("head", [(1, 1 << 24), (1 << 32) - 1, (1 << 64) - 1, 1 << 63, 4096 << 32])
 def test_lists_longer_than_their_bytes_are_refused(name: str, head: int | tuple[int, int]) -> None:
     number = head if isinstance(head, int) else head[0]

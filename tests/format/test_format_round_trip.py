@@ -40,8 +40,8 @@ from manifests.manifest import (
 )
 from manifests.names import encode_machine, manifest_key
 from manifests.pack import ChunkDecoder, PackBuilder, read_table
-from manifests.packlist import PackUse, add_up, decode_pack_list, encode_pack_list
-from manifests.page import decode_page, decode_segment, encode_page, encode_segment
+from manifests.packlist import PackUse, add_up, decode_pack_list, encode_pack_list, split_pack_list
+from manifests.page import decode_journal, decode_page, decode_segment, encode_journal, encode_page, encode_segment
 from manifests.repository import RepositoryDocument
 
 from . import make_vectors as made
@@ -110,13 +110,22 @@ def test_segments_and_journals_round_trip(data: st.DataObject, drawn: tuple[Rows
     rows, packs = drawn
     size = len(rows)
     where = np.array(sorted(data.draw(st.sets(st.integers(0, 2**63 - 1), min_size=size, max_size=size))), "<u8")
-    plain = encode_segment(where, rows, packs, disk=disk)
+    plain = encode_segment(where, rows, packs)
     table = PackTable()
-    found_disk, found_where, found = decode_segment(plain, table, name="segment")
-    assert (found_disk, found_where.tolist()) == (disk, where.tolist())
+    found_where, found = decode_segment(plain, table, name="segment")
+    assert found_where.tolist() == where.tolist()
     assert meaning(found, table) == meaning(rows, packs)
     second = reader.entries(plain, positions=True)
     assert [tuple(r.values())[1:] for r in second["rows"]] == meaning(rows, packs)
+    lengths = {o: 128 + 1000 * o for o in range(len(packs))}
+    plain = encode_journal(disk, where, rows, packs, lengths)
+    journal = decode_journal(plain, table, name="journal")
+    assert (journal.disk, journal.positions.tolist()) == (disk, where.tolist())
+    assert meaning(journal.rows, table) == meaning(rows, packs)
+    second = reader.entries(plain, positions=True, journal=True)
+    assert (second["disk"], [tuple(r.values())[1:] for r in second["rows"]]) == (disk, meaning(rows, packs))
+    used = {packs.ids[o]: lengths[o] for o in set(rows["pack"][~is_zero(rows)].tolist())}
+    assert {table.ids[o]: length for o, length in journal.stored.items()} == second["stored"] == used
 
 
 @given(drawn=entry_lists(), waste=st.integers(1, 255))
@@ -141,7 +150,7 @@ def test_the_largest_page_and_segment_round_trip() -> None:
     found = decode_page(encode_page(4096, rows[:4096], packs), table, first=4096, count=4096, name="page")
     assert meaning(found, table) == meaning(rows[:4096], packs)
     where = np.arange(16384, dtype="<u8") * 3
-    assert meaning(decode_segment(encode_segment(where, rows, packs), table, name="s")[2], table) == meaning(
+    assert meaning(decode_segment(encode_segment(where, rows, packs), table, name="s")[1], table) == meaning(
         rows, packs
     )
 
@@ -171,6 +180,23 @@ def test_a_base_and_its_changes_add_up_and_stay_as_they_were(drawn: list[dict[by
         i: sum(one.get(i, 0) for one in drawn) for one in drawn for i in one
     }
     assert lists == [{i: PackUse(5, live) for i, live in one.items()} for one in drawn]
+
+
+def test_a_length_that_a_change_leaves_open_is_that_of_an_earlier_list() -> None:
+    a, b = b"a" * 32, b"b" * 32
+    total = add_up([{a: PackUse(500, 9)}, {a: PackUse(0, -2), b: PackUse(700, 1)}, {a: PackUse(500, 1)}])
+    assert total == {a: PackUse(500, 8), b: PackUse(700, 1)}
+    with pytest.raises(CorruptObject, match="500 bytes long in one list, 501"):
+        add_up([{a: PackUse(500, 1)}, {a: PackUse(501, 1)}])
+
+
+def test_a_list_of_too_many_packs_is_several_lists() -> None:
+    packs = {made.made_id(i): PackUse(i + 1, i) for i in range(11)}
+    parts = list(split_pack_list(packs, most=4))
+    assert [len(part) for part in parts] == [4, 4, 3]
+    assert max(parts[0]) < min(parts[1])
+    assert add_up(parts) == packs
+    assert list(split_pack_list({})) == [{}]
 
 
 @given(positions=st.integers(0, 6 * 4096), drawn=st.lists(ids, min_size=6, max_size=6))
@@ -288,12 +314,13 @@ def tiers(draw: st.DrawFn) -> Tier:
     return Tier(segments=tuple(made_segments))
 
 
-indexes = st.builds(Index, pages=hexes, tiers=st.lists(tiers(), max_size=4).map(tuple))
+tables = st.builds(Tier, table=hexes, count=st.integers(65, 2**40))
+indexes = st.builds(Index, pages=hexes, tiers=st.lists(tiers() | tables, max_size=4).map(tuple))
 disks = st.builds(
     Disk, number=st.integers(0, 2**31), lineage=st.binary(min_size=16, max_size=16).map(bytes.hex), name=texts,
     size=numbers, sector_size=st.sampled_from([512, 4096]), chunk_size=st.sampled_from([65536 << i for i in range(5)]),
     bus=texts, boot=st.booleans(), serial=texts, source_format=texts, digest=hexes, index=indexes,
-    packs=st.lists(hexes, max_size=3).map(tuple),
+    packs=st.lists(hexes, min_size=1, max_size=3).map(tuple), base_lists=st.just(1),
     unreadable=st.lists(st.tuples(numbers, numbers), max_size=3).map(tuple),
     change_maps=st.lists(texts, max_size=2).map(tuple), stored_bytes=numbers, live_bytes=numbers, data_bytes=numbers,
 )  # fmt: skip

@@ -13,8 +13,9 @@ from manifests.envelope import Kind, new_header, open_by_id, open_by_place
 from manifests.manifest import decode_manifest, decode_record
 from manifests.pack import ChunkDecoder, read_table
 from manifests.packlist import decode_pack_list
-from manifests.page import decode_page, decode_segment
+from manifests.page import decode_journal, decode_page, decode_segment
 from manifests.repository import RepositoryDocument
+from manifests.segment_table import decode_segment_table
 
 from . import make_vectors as made
 from . import reader
@@ -24,6 +25,7 @@ BY_ID = {
     "segment": Kind.SEGMENT,
     "packlist": Kind.PACK_LIST,
     "directory": Kind.PAGE_DIRECTORY,
+    "segmenttable": Kind.SEGMENT_TABLE,
 }
 
 
@@ -73,8 +75,11 @@ def test_index_entries_mean_the_same_to_both_readers(name: str) -> None:
     packs = PackTable([b"p" * 32])  # Numbers of packs differ from file to file.
     if name == "page":
         rows, where, disk = decode_page(plain, packs, first=8192, count=5, name=name), range(8192, 8197), 0
+    elif name == "segment":
+        (where, rows), disk = decode_segment(plain, packs, name=name), 0
     else:
-        disk, where, rows = decode_segment(plain, packs, name=name)
+        journal = decode_journal(plain, packs, name=name)
+        disk, where, rows = journal.disk, journal.positions, journal.rows
     told = [
         {
             "position": int(position),
@@ -84,13 +89,28 @@ def test_index_entries_mean_the_same_to_both_readers(name: str) -> None:
         }
         for position, row in zip(where, rows, strict=True)
     ]
-    second = reader.entries(plain, positions=name != "page")
+    second = reader.entries(plain, positions=name != "page", journal=name == "journal")
     assert second["rows"] == told
     assert second["disk"] == disk == (3 if name == "journal" else 0)
     rows_made, packs_made = made.entries()
     assert [e["pack"] for e in told] == [packs_made.ids[int(r["pack"])] if r["id"].any() else None for r in rows_made]
     for column in ("offset", "length", "slot", "flags"):
         assert [e[column] for e in told] == rows_made[column].tolist()
+
+
+def test_the_lengths_of_packs_in_a_journal_mean_the_same_to_both_readers() -> None:
+    packs = PackTable([b"p" * 32])
+    found = decode_journal(vector("journal.plain"), packs, name="journal").stored
+    told = reader.entries(vector("journal.plain"), positions=True, journal=True)["stored"]
+    assert {packs.ids[o]: length for o, length in found.items()} == told
+    assert told == {made.made_id(100): 80_000, made.made_id(101): 0x00B00000}
+
+
+def test_a_segment_table_means_the_same_to_both_readers() -> None:
+    plain = vector("segmenttable.plain")
+    assert decode_segment_table(plain, name="table") == made.SEGMENTS
+    told = [(s.id, s.first, s.last, s.count) for s in made.SEGMENTS]
+    assert [(i.hex(), *rest) for i, *rest in reader.segment_table(plain)] == told
 
 
 def test_a_pack_list_means_the_same_to_both_readers() -> None:
