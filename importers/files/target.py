@@ -16,7 +16,7 @@ from pipeline.progress import Counters, Watch
 from pipeline.repository import Repository
 from pipeline.target import DiskRestored, RestoreRequest
 from pipeline.transfer.restore import DiskRestore
-from pipeline.transfer.stage import Stage, StageState
+from pipeline.transfer.stage import Stage, StageState, explained
 from pipeline.writers.base import BlockWriter
 from pipeline.writers.image import ImageWriter
 from pipeline.writers.open import open_writer
@@ -48,7 +48,8 @@ class FilesImporter:
             )
         seeds = [open_exporter(spec) for spec in request.seeds]
         try:
-            return [self._disk(repository, point, disk, request, self._seeds(seeds, disk), watch) for disk in disks]
+            with explained():
+                return [self._disk(repository, point, disk, request, self._seeds(seeds, disk), watch) for disk in disks]
         finally:
             for seed in seeds:
                 seed.close()

@@ -160,8 +160,8 @@ class DiskRestore:
             return _Plan("unchanged", f"the target holds {held}, which equals {self.point.manifest.label}", copy=copy)
         try:
             point = load(self.repository, state.machine, state.sequence)
-        except (CatalogueError, FormatError, UsageError):
-            point = None
+        except (CatalogueError, FormatError, UsageError, ValueError):
+            point = None  # gone, damaged, or what is known of the stage is
         disks = point.manifest.disks if point else ()
         old = next((d for d in disks if d.digest == state.digest and d.number == state.number), None)
         if old is None:
@@ -371,10 +371,12 @@ class DiskRestore:
                 done.add(positions[hits])
                 self._progress(int(positions[end - 1]) + 1)
 
-            for start, end in pairwise(bounds):
-                wanted = missing[start:end]
-                if not wanted.any() or (int(positions[end - 1]) + 1) * size > seed_size + size - 1:
+            held = int(np.searchsorted(positions, -(-seed_size // size)))
+            for start, stop in pairwise(bounds):
+                end = min(stop, held)
+                if start >= end or not missing[start:end].any():
                     continue
+                wanted = missing[start:end]
                 run = (hasher, positions[start:end], rows[start:end], wanted.copy(), seed is self.writer)
                 ahead.append((start, end, pool.submit(self._seed_run, *run)))
                 if len(ahead) > 2 * self.parallel:

@@ -10,9 +10,12 @@ A folder per target disk:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from numpy.typing import NDArray
 
 from manifests.entry import Positions
 from manifests.manifest import Disk, Manifest
-from pipeline.errors import TargetBusy
+from pipeline.errors import TargetBusy, TargetError, TargetFull
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +163,19 @@ class Done:
         self._bits.tofile(temporary)
         temporary.replace(self._path)
         self._dirty = False
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say what it means when what is known of a target cannot be kept. Writers raise errors of their own."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or "the folder that keeps what is known of the target"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TargetFull(
+                f"no room left in {where}", remedy="make room there and run the same command again: it goes on"
+            ) from error
+        raise TargetError(
+            f"cannot use {where}: {error.strerror}", remedy="check that the folder can be written, then run it again"
+        ) from error
