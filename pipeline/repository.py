@@ -9,7 +9,7 @@ from manifests import repository as document_format
 from manifests.envelope import Kind, open_by_id, seal_by_id
 from manifests.names import pack_key, page_key
 from manifests.repository import DEFAULT_CHUNK_SIZE, RepositoryDocument
-from pipeline.errors import AlreadyExists, CorruptObject, NotFound, UsageError
+from pipeline.errors import AlreadyExists, CorruptObject, NewerFormat, NotFound, UsageError
 from pipeline.store.base import Bytes, Store
 
 
@@ -43,7 +43,14 @@ class Repository:
                 f"there is no repository at {store.name}",
                 remedy="check the address, or make one with `failback repository init`",
             ) from error
-        return cls(store, RepositoryDocument.decode(bytes(data)))
+        document = RepositoryDocument.decode(bytes(data))
+        unknown = [info.key for info in store.list("features/")]
+        if unknown:
+            raise NewerFormat(
+                f"{store.name} uses {unknown[0]}, which this failback does not know",
+                remedy="upgrade failback on this host",
+            )
+        return cls(store, document)
 
     @property
     def conditional_put(self) -> bool:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backends import BACKENDS, login, open_backend
 from servers import Server, run_minio, run_versitygw
 
-from pipeline.store.address import MemoryAddress, S3Address, parse_address
 from pipeline.store.base import Store
-from pipeline.store.directory import DirectoryStore
-from pipeline.store.memory import MemoryStore
-
-BACKENDS = ("memory", "directory", "minio", "versitygw")
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +41,13 @@ def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(params=["minio", "versitygw"])
 def s3_endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Server:
     """Each S3 server in turn, its credentials in the environment: `s3_endpoint.address()` is a fresh repository."""
-    return _login(request.getfixturevalue(request.param), monkeypatch)
+    return login(request.getfixturevalue(request.param), monkeypatch)
 
 
 @pytest.fixture
 def minio_endpoint(minio: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """MinIO with its credentials in the environment, for tests that need some S3 but not each."""
-    return _login(minio, monkeypatch)
+    return login(minio, monkeypatch)
 
 
 @pytest.fixture(params=["directory", "minio", "versitygw"])
@@ -62,7 +57,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         folder = tmp_path / "repository"
         folder.mkdir()
         return str(folder)
-    return _login(request.getfixturevalue(request.param), monkeypatch).address()
+    return login(request.getfixturevalue(request.param), monkeypatch).address()
 
 
 @pytest.fixture(params=BACKENDS)
@@ -71,22 +66,3 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     opened = open_backend(request, request.param, tmp_path, monkeypatch)
     yield opened
     opened.close()
-
-
-def open_backend(request: pytest.FixtureRequest, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A fresh backend of that kind."""
-    if kind == "memory":
-        return MemoryStore(str(MemoryAddress(secrets.token_hex(4))))
-    if kind == "directory":
-        return DirectoryStore(tmp_path / f"store-{secrets.token_hex(4)}", create=True)
-    from pipeline.store.s3 import S3Store
-
-    parsed = parse_address(_login(request.getfixturevalue(kind), monkeypatch).address())
-    assert isinstance(parsed, S3Address)
-    return S3Store(parsed)
-
-
-def _login(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    for name, value in server.environ.items():
-        monkeypatch.setenv(name, value)
-    return server

@@ -178,7 +178,7 @@ def export(
         bases=_bases(repository, base or []),
         chunk_size=chunk_size << 10 if chunk_size is not None else None,
         memory=settings.memory_mib << 20,
-        uploads=min(4, settings.parallel),
+        uploads=settings.parallel,
         level=level,
         top_level=max(level, 6),
     )

@@ -8,7 +8,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,8 @@ from pipeline.errors import (
     FailbackError,
     NotFound,
     SessionFenced,
+    StoreError,
+    StoreUnavailable,
     UsageError,
 )
 from pipeline.exporters.base import Exporter
@@ -43,6 +45,10 @@ from pipeline.transfer.level import LevelControl
 from pipeline.transfer.scan import TRUSTED, Scanned, Scanner, Work, plan, plan_changes
 from pipeline.transfer.send import Sender
 from pipeline.transfer.session import Attempt, Session, read_journal
+
+CHANGE_MAP_PREFIX = "failback"
+"""Change maps are used by themselves only when their name begins so: whoever names one so promises that a name is
+never used twice. A map that was cleared and filled again would hide changes, and nothing could tell."""
 
 _ASSUMED_RATE = 100e6
 """Bytes a second: what the forecast of a full export assumes when it knows nothing better."""
@@ -84,7 +90,7 @@ class ExportOptions:
     chunk_size: int | None = None
     memory: int = 256 << 20
     workers: int = 0
-    uploads: int = 4
+    uploads: int = 16
     level: int = 1
     top_level: int = 6
 
@@ -142,16 +148,17 @@ def export_machine(
         parent = None
     result = ExportResult(None, sequence, [])
     with ExitStack() as stack:
-        work = options.state / repository.document.id / "work" / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        work.mkdir(parents=True, mode=0o700)
+        work = _work_folder(options.state / repository.document.id / "work")
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         session: Session | None = None
         attempts: list[Attempt] = []
         if not options.dry_run:
-            session, attempts = _begin(repository, machine.name, sequence, parent, sources)
+            session, attempts = _begin(repository, machine.name, sequence, parent, sources, options)
             result.resumed = bool(attempts)
         outcome = "failed"
         try:
+            if session is not None:
+                _check_roots(repository, [*([parent] if parent else []), *options.bases])
             disks, keepers = [], []
             for number, source in enumerate(sources):
                 export = _DiskExport(
@@ -189,9 +196,38 @@ def export_machine(
         except KeyboardInterrupt:
             outcome = "interrupted"
             raise
+        except StoreUnavailable:
+            # One more write to a store that does not answer would only make the user wait again.
+            if session is not None:
+                session.abandon()
+                session = None
+            raise
         finally:
             if session is not None:
                 session.end(outcome)
+
+
+def _work_folder(parent: Path) -> Path:
+    """A new folder for this process; those of processes that are gone are removed."""
+    if parent.exists():
+        for old in parent.iterdir():
+            if not Path(f"/proc/{old.name.partition('-')[0]}").exists():
+                shutil.rmtree(old, ignore_errors=True)
+    folder = parent / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True, mode=0o700)
+    return folder
+
+
+def _check_roots(repository: Repository, points: Iterable[Point]) -> None:
+    """After the session is announced: what it builds on must still be there, or a collector may not have seen us."""
+    for point in points:
+        manifest = point.manifest
+        gone = manifest.sequence in forgotten(repository, manifest.machine.name, after=manifest.sequence - 1)
+        if gone or repository.store.head(manifest_key(manifest.machine.name, manifest.sequence)) is None:
+            raise SessionFenced(
+                f"{manifest.label} was forgotten while this export began",
+                remedy="nothing was committed; run the same command again",
+            )
 
 
 def commit(repository: Repository, manifest: Manifest) -> None:
@@ -232,20 +268,40 @@ def _parent(repository: Repository, machine: str, known: int) -> tuple[Point | N
 
 
 def _begin(
-    repository: Repository, machine: str, sequence: int, parent: Point | None, sources: list[DiskSource]
+    repository: Repository,
+    machine: str,
+    sequence: int,
+    parent: Point | None,
+    sources: list[DiskSource],
+    options: ExportOptions,
 ) -> tuple[Session, list[Attempt]]:
     disks: list[dict[str, Any]] = [
-        {"number": i, "name": s.name, "size": s.exporter.size, "identity": s.exporter.identity}
+        {
+            "number": i,
+            "name": s.name,
+            "size": s.exporter.size,
+            "chunk_size": _chunk_size(repository, options, _disk_of(parent, i)),
+            "identity": s.exporter.identity,
+        }
         for i, s in enumerate(sources)
     ]
     return Session.begin(
         repository,
         machine,
         sequence,
-        parent=parent.manifest.sequence if parent else 0,
+        parent={"sequence": parent.manifest.sequence, "manifest": parent.object_hash} if parent else None,
+        bases=[{"point": p.manifest.label, "manifest": p.object_hash} for p in options.bases],
         disks=disks,
         tool=f"failback {version('failback')}",
     )
+
+
+def _disk_of(point: Point | None, number: int) -> Disk | None:
+    return next((d for d in point.manifest.disks if d.number == number), None) if point else None
+
+
+def _chunk_size(repository: Repository, options: ExportOptions, earlier: Disk | None) -> int:
+    return check_chunk_size(options.chunk_size or (earlier.chunk_size if earlier else repository.document.chunk_size))
 
 
 class _DiskExport:
@@ -282,8 +338,7 @@ class _DiskExport:
             self._choose_parent(parent)
         earlier = self.parent or self.resized
         self.lineage = earlier.lineage if earlier else uuid.uuid4().hex
-        size = options.chunk_size or (earlier.chunk_size if earlier else repository.document.chunk_size)
-        self.chunk_size = check_chunk_size(size)
+        self.chunk_size = _chunk_size(repository, options, earlier)
         self.positions = -(-self.exporter.size // self.chunk_size)
 
     def _choose_parent(self, parent: Point) -> None:
@@ -315,8 +370,9 @@ class _DiskExport:
         packs = copy.packs if copy else PackTable()
         metadata = [0]
         workers = options.workers or (os.cpu_count() or 1) + 1
+        limit = max(options.memory // 8, 16 << 20)
         with (
-            ThreadPoolExecutor(options.uploads, "upload") as uploads,
+            ThreadPoolExecutor(max(1, min(options.uploads, limit >> 23)), "upload") as uploads,
             ThreadPoolExecutor(workers, "scan") as scanners,
         ):
             put = self._putter(uploads, metadata)
@@ -331,7 +387,7 @@ class _DiskExport:
                 counters,
                 lineage=bytes.fromhex(self.lineage),
                 chunk_size=self.chunk_size,
-                limit=max(options.memory // 8, 16 << 20),
+                limit=limit,
                 journal=self._journal(metadata),
                 store=self._pretend_pack if options.dry_run else self._store_pack,
             )
@@ -346,6 +402,7 @@ class _DiskExport:
                 level=options.level,
             )
             level = LevelControl(options.level, options.top_level)
+            empty_maps = self._empty_maps()
             mode, works = self._works(copy)
             self.tell(f"disk {self.number}: {mode}, {self.reason}")
             unreadable: list[tuple[int, int]] = []
@@ -357,9 +414,12 @@ class _DiskExport:
                     scanner.level = level.after(counters.sent)
                     watch(counters)
                 sender.flush()
-            except BaseException:
+            except BaseException as error:
                 scanners.shutdown(wait=False, cancel_futures=True)
                 uploads.shutdown(wait=False, cancel_futures=True)
+                if not isinstance(error, StoreError):
+                    with suppress(FailbackError):
+                        sender.give_up()
                 raise
             counters.done = counters.total
             watch(counters)
@@ -388,7 +448,7 @@ class _DiskExport:
             packs=lists.ids,
             base_lists=lists.base,
             unreadable=tuple(sorted(unreadable)),
-            change_maps=tuple(self._maps_that_begin_here()),
+            change_maps=tuple(sorted(empty_maps & self._empty_maps())),
             stored_bytes=counters.sent,
             live_bytes=index.live_bytes,
             data_bytes=index.data_chunks * self.chunk_size + (parent.data_bytes if parent else 0),
@@ -465,8 +525,8 @@ class _DiskExport:
         file: IndexFile | None = None
         for attempt in self.attempts:
             disk = next((d for d in attempt.document["disks"] if d["number"] == self.number), None)
-            if disk is None or not attempt.journals:
-                continue
+            if disk is None or not attempt.journals or disk.get("chunk_size") != self.chunk_size:
+                continue  # positions of other chunks mean other bytes
             same = disk["identity"] is not None and disk["identity"] == self.exporter.identity
             for key in attempt.journals:
                 journal = read_journal(self.repository, key, packs)
@@ -536,13 +596,13 @@ class _DiskExport:
                     return list(self.exporter.changed_extents(name))
         return None
 
-    def _maps_that_begin_here(self) -> list[str]:
-        """Change maps with nothing in them now: all that changes after this point will be in them."""
-        return [
+    def _empty_maps(self) -> set[str]:
+        """Change maps of ours with nothing in them. Empty before and after the disk was read, a map begins here."""
+        return {
             name
             for name in self.exporter.change_maps()
-            if next(iter(self.exporter.changed_extents(name)), None) is None
-        ]
+            if name.startswith(CHANGE_MAP_PREFIX) and next(iter(self.exporter.changed_extents(name)), None) is None
+        }
 
     def _scan(
         self, pool: ThreadPoolExecutor, scanner: Scanner, works: Iterable[Work], workers: int
@@ -564,4 +624,4 @@ class _DiskExport:
 
 def forecast(data: int, rate: float = _ASSUMED_RATE) -> str:
     """`data` bytes and how long they take at `rate` bytes a second, for people."""
-    return f"{data / 2**30:.1f} GiB, {data / rate / 3600:.1f} h at {rate / 1e6:.0f} MB/s"
+    return f"{data / 2**30:.1f} GiB, {data / rate / 3600:.2g} h at {rate / 1e6:.0f} MB/s"

@@ -157,7 +157,26 @@ class Sender:
         mine = (batch.rows["pack"] >= self._first_own) & (batch.rows["length"] != 0)
         if mine.any():
             self._unjournaled.append((batch.positions[mine], batch.rows[mine]))
-        if self._stopwatch.due(batch.size) and self._unjournaled:
+        if self._stopwatch.due(batch.size):
+            self._write_journal()
+
+    def give_up(self) -> None:
+        """Journal what is stored by now, waiting for nothing: a later attempt need not send it again."""
+        if self._journal is None:
+            return
+        for batch in self._batches:
+            if batch.future is not None:
+                if not batch.future.done() or batch.future.cancelled() or batch.future.exception():
+                    break
+                pack, stored = batch.future.result()
+                self._packs.settle(batch.ordinal, pack)
+                self.stored[batch.ordinal] = stored
+            mine = (batch.rows["pack"] >= self._first_own) & (batch.rows["length"] != 0)
+            self._unjournaled.append((batch.positions[mine], batch.rows[mine]))
+        self._write_journal()
+
+    def _write_journal(self) -> None:
+        if self._journal is not None and any(len(p) for p, _ in self._unjournaled):
             positions = np.concatenate([p for p, _ in self._unjournaled])
             rows = np.concatenate([r for _, r in self._unjournaled])
             for at in range(0, len(positions), 1 << 14):

@@ -34,17 +34,24 @@ class Process:
     boot_id: str
     pid: int
     pid_start: int
+    pid_namespace: str
 
     @classmethod
     def current(cls) -> Process:
         pid = os.getpid()
-        return cls(socket.gethostname(), _boot_id(), pid, _start_time(pid) or 0)
+        return cls(
+            socket.gethostname(), _boot_id(), pid, _start_time(pid) or 0, str(Path("/proc/self/ns/pid").readlink())
+        )
 
-    def surely_dead(self, here: Process) -> bool:
-        """True only when it can be known from this host."""
+    def alive(self, here: Process) -> bool | None:
+        """Whether the process runs, or None when that can't be known from `here`: another host or another container."""
         if self.host != here.host:
+            return None
+        if self.boot_id != here.boot_id:
             return False
-        return self.boot_id != here.boot_id or _start_time(self.pid) != self.pid_start
+        if self.pid_namespace != here.pid_namespace:
+            return None
+        return _start_time(self.pid) == self.pid_start
 
 
 def _boot_id() -> str:
@@ -87,7 +94,15 @@ class Session:
 
     @classmethod
     def begin(
-        cls, repository: Repository, machine: str, sequence: int, *, parent: int, disks: list[dict[str, Any]], tool: str
+        cls,
+        repository: Repository,
+        machine: str,
+        sequence: int,
+        *,
+        parent: dict[str, Any] | None,
+        bases: list[dict[str, Any]],
+        disks: list[dict[str, Any]],
+        tool: str,
     ) -> tuple[Session, list[Attempt]]:
         """Announce `sequence`. Returns the session and the dead attempts whose journals can be built on, oldest first.
 
@@ -102,8 +117,8 @@ class Session:
             run = run_name(sequence, number)
             document = {
                 "host": here.host, "boot_id": here.boot_id, "pid": here.pid, "pid_start": here.pid_start,
-                "started": now(), "sequence": sequence, "attempt": number, "parent": parent, "tool": tool,
-                "resumes": [a.run for a in attempts], "disks": disks,
+                "pid_namespace": here.pid_namespace, "started": now(), "sequence": sequence, "attempt": number,
+                "parent": parent, "bases": bases, "tool": tool, "resumes": [a.run for a in attempts], "disks": disks,
             }  # fmt: skip
             key = f"{session_prefix(machine, run)}session"
             data = encode_record(Kind.SESSION, document, repository=repository.id, key=key)
@@ -198,10 +213,11 @@ def _refuse_if_alive(repository: Repository, machine: str, attempt: Attempt, her
     if attempt.ended is not None:
         return
     d = attempt.document
-    writer = Process(str(d["host"]), str(d["boot_id"]), int(d["pid"]), int(d["pid_start"]))
-    if writer.surely_dead(here):
-        return
-    if writer.host != here.host and _store_time(repository, machine) - attempt.newest > EXPIRY:
+    writer = Process(
+        str(d["host"]), str(d["boot_id"]), int(d["pid"]), int(d["pid_start"]), str(d.get("pid_namespace", ""))
+    )
+    alive = writer.alive(here)
+    if alive is False or (alive is None and _store_time(repository, machine) - attempt.newest > EXPIRY):
         return
     raise SessionHeld(
         f"{machine} is being exported by process {writer.pid} on {writer.host} since {d['started']}",

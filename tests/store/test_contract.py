@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from conftest import BACKENDS, open_backend
+from backends import BACKENDS, open_backend
 
 from pipeline.errors import AlreadyExists, CorruptObject, NotFound, UsageError
 from pipeline.store.base import MAX_KEY, ObjectInfo, Store
