@@ -99,7 +99,8 @@ def test_a_helper_that_fails_later_may_recover(aws: Path, server: ScriptedS3) ->
     past = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
     process_profile(
         aws,
-        f'echo x >> {aws}/calls; test $(wc -l < {aws}/calls) -gt 2 && exit 1; echo "{{\\"Version\\": 1, \\"AccessKeyId\\": \\"KEY\\", '
+        f"echo x >> {aws}/calls; test $(wc -l < {aws}/calls) -gt 2 && exit 1; "
+        f'echo "{{\\"Version\\": 1, \\"AccessKeyId\\": \\"KEY\\", '
         f'\\"SecretAccessKey\\": \\"HIDDEN\\", \\"SessionToken\\": \\"T\\", \\"Expiration\\": \\"{past}\\"}}"',
     )
     store = S3Store(S3Address("bucket", "", server.endpoint, profile="helper"))
