@@ -22,7 +22,8 @@ def join_ranges(ranges: Iterable[Range], *, most: int) -> list[Range]:
             joined.append((offset, length))
     if len(joined) <= most:
         return joined
-    first, last = (np.array(column, "<u8") for column in zip(*((o, o + n) for o, n in joined), strict=True))
+    first = np.array([offset for offset, _ in joined], "<u8")
+    last = np.array([offset + length for offset, length in joined], "<u8")
     gaps = first[1:] - last[:-1]
     # A stable order: equal gaps are closed from the front, so that the same disk gives the same ranges.
     kept = np.sort(np.argsort(gaps, kind="stable")[len(joined) - most :])
