@@ -22,10 +22,10 @@ def join_ranges(ranges: Iterable[Range], *, most: int) -> list[Range]:
             joined.append((offset, length))
     if len(joined) <= most:
         return joined
-    first = np.array([offset for offset, _ in joined], "<u8")
-    last = np.array([offset + length for offset, length in joined], "<u8")
-    gaps = first[1:] - last[:-1]
+    starts_at = np.array([offset for offset, _ in joined], "<u8")
+    ends_at = np.array([offset + length for offset, length in joined], "<u8")
+    gaps = starts_at[1:] - ends_at[:-1]
     # A stable order: equal gaps are closed from the front, so that the same disk gives the same ranges.
     kept = np.sort(np.argsort(gaps, kind="stable")[len(joined) - most :])
-    starts, ends = [first[0], *first[kept + 1]], [*last[kept], last[-1]]
+    starts, ends = [starts_at[0], *starts_at[kept + 1]], [*ends_at[kept], ends_at[-1]]
     return [(int(start), int(end) - int(start)) for start, end in zip(starts, ends, strict=True)]

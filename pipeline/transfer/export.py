@@ -19,10 +19,11 @@ from blake3 import blake3
 from manifests.entry import PackTable
 from manifests.envelope import Kind
 from manifests.machine import Machine
-from manifests.manifest import Consistency, Disk, Manifest, Parent
+from manifests.manifest import MAX_UNREADABLE, Consistency, Disk, Manifest, Parent
 from manifests.names import manifest_key, pack_key
 from manifests.pack import PackBuilder
 from manifests.packlist import add_up
+from manifests.ranges import join_ranges
 from manifests.repository import check_chunk_size
 from pipeline.catalogue import Point, forgotten, load, now, sequences
 from pipeline.errors import (
@@ -410,6 +411,8 @@ class _DiskExport:
                 for scanned, end in self._scan(scanners, scanner, works, workers):
                     sender.add(scanned)
                     unreadable += scanned.unreadable
+                    if len(unreadable) > 2 * MAX_UNREADABLE:
+                        unreadable = join_ranges(unreadable, most=MAX_UNREADABLE)
                     counters.done = max(counters.done, end)
                     scanner.level = level.after(counters.sent)
                     watch(counters)
@@ -447,7 +450,7 @@ class _DiskExport:
             index=found,
             packs=lists.ids,
             base_lists=lists.base,
-            unreadable=tuple(sorted(unreadable)),
+            unreadable=tuple(join_ranges(unreadable, most=MAX_UNREADABLE)),
             change_maps=tuple(sorted(empty_maps & self._empty_maps())),
             stored_bytes=counters.sent,
             live_bytes=index.live_bytes,
