@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -63,21 +64,23 @@ def test_no_credentials_at_all_is_an_error_with_a_remedy() -> None:
         find_credentials()
 
 
-def process_profile(aws: Path, script: str) -> None:
-    """A profile whose keys come from a program, as with SSO helpers."""
+def process_profile(aws: Path, *, fails_after: int, expires: datetime | None = None) -> None:
+    """A profile whose keys KEY1, KEY2, ... come from a program, as with SSO helpers; it fails after some calls."""
+    answer = {"Version": 1, "AccessKeyId": "KEY$n", "SecretAccessKey": "HIDDEN", "SessionToken": "T$n"}
+    if expires is not None:
+        answer["Expiration"] = expires.isoformat()
+    text = json.dumps(answer).replace('"', '\\"')
     program = aws / "helper"
-    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.write_text(
+        f"#!/bin/sh\necho x >> {aws}/calls\nn=$(grep -c x {aws}/calls)\n"
+        f'[ $n -le {fails_after} ] || exit 1\necho "{text}"\n'
+    )
     program.chmod(0o755)
     (aws / "config").write_text(f"[profile helper]\ncredential_process = {program}\n")
 
 
 def test_keys_that_expire_are_fetched_again(aws: Path, server: ScriptedS3) -> None:
-    soon = (datetime.now(UTC) + timedelta(seconds=30)).isoformat()
-    process_profile(
-        aws,
-        f'echo x >> {aws}/calls; n=$(wc -l < {aws}/calls); echo "{{\\"Version\\": 1, \\"AccessKeyId\\": \\"KEY$n\\", '
-        f'\\"SecretAccessKey\\": \\"HIDDEN\\", \\"SessionToken\\": \\"T$n\\", \\"Expiration\\": \\"{soon}\\"}}"',
-    )
+    process_profile(aws, fails_after=99, expires=datetime.now(UTC) + timedelta(seconds=30))
     store = S3Store(S3Address("bucket", "", server.endpoint, profile="helper"))
     store.put("a", b"x")
     time.sleep(0.2)  # obstore asks for new keys at most every 100 ms
@@ -89,20 +92,14 @@ def test_keys_that_expire_are_fetched_again(aws: Path, server: ScriptedS3) -> No
 
 
 def test_a_helper_that_fails_at_the_start_is_a_matter_for_the_person(aws: Path, server: ScriptedS3) -> None:
-    process_profile(aws, "exit 1")
+    process_profile(aws, fails_after=0)
     with pytest.raises(AccessDenied, match="no credentials for S3") as caught:
         S3Store(S3Address("bucket", "", server.endpoint, profile="helper"))
     assert "sign in again" in caught.value.remedy
 
 
 def test_a_helper_that_fails_later_may_recover(aws: Path, server: ScriptedS3) -> None:
-    past = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
-    process_profile(
-        aws,
-        f"echo x >> {aws}/calls; test $(wc -l < {aws}/calls) -gt 2 && exit 1; "
-        f'echo "{{\\"Version\\": 1, \\"AccessKeyId\\": \\"KEY\\", '
-        f'\\"SecretAccessKey\\": \\"HIDDEN\\", \\"SessionToken\\": \\"T\\", \\"Expiration\\": \\"{past}\\"}}"',
-    )
+    process_profile(aws, fails_after=2, expires=datetime.now(UTC) + timedelta(seconds=1))
     store = S3Store(S3Address("bucket", "", server.endpoint, profile="helper"))
     with pytest.raises(StoreUnavailable, match="could not be refreshed") as caught:
         store.put("a", b"x")
