@@ -203,7 +203,7 @@ class S3Store(Store):
         from obstore.store import S3Store as Client
 
         location = self.location
-        virtual, endpoint = _addressing(location, self._region)
+        virtual, endpoint = addressing(location, self._region)
         config: S3Config = {
             "endpoint": endpoint,
             "region": self._region,
@@ -240,7 +240,7 @@ class S3Store(Store):
         )
 
 
-def _addressing(location: S3Address, region: str) -> tuple[bool, str]:
+def addressing(location: S3Address, region: str) -> tuple[bool, str]:
     """(virtual-hosted?, endpoint as obstore wants it: with the bucket in the host name when virtual-hosted)."""
     if not location.endpoint:
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
@@ -257,9 +257,11 @@ def _addressing(location: S3Address, region: str) -> tuple[bool, str]:
 
 
 def _read_authority(path: str) -> bytes:
+    remedy = "name a PEM file with the authority's certificates in ca="
     try:
-        return Path(path).expanduser().read_bytes()
+        pem = Path(path).expanduser().read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"cannot read the CA file {path}: {error.strerror}", remedy="name a PEM file in ca="
-        ) from error
+        raise UsageError(f"cannot read the CA file {path}: {error.strerror}", remedy=remedy) from error
+    if b"-----BEGIN CERTIFICATE-----" not in pem:
+        raise UsageError(f"the CA file {path} holds no certificate", remedy=remedy)
+    return pem

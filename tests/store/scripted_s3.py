@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ class ScriptedS3:
 
 
 @contextmanager
-def scripted_s3() -> Iterator[ScriptedS3]:
+def scripted_s3(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedS3]:
     state = ScriptedS3()
 
     class Handler(BaseHTTPRequestHandler):
@@ -130,7 +130,9 @@ def scripted_s3() -> Iterator[ScriptedS3]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    state.endpoint = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    state.endpoint = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -140,4 +142,3 @@ def scripted_s3() -> Iterator[ScriptedS3]:
         server.shutdown()
         server.server_close()
         thread.join()
-        time.sleep(0)
