@@ -77,7 +77,11 @@ class Fetcher:
         for first, end in job.ranges():
             start = offsets[first]
             stop = max(o + n for o, n in zip(offsets[first:end], lengths[first:end], strict=True))
-            data = memoryview(self._repository.get_pack_range(pack, start, stop - start))
+            try:
+                data = memoryview(self._repository.get_pack_range(pack, start, stop - start))
+            except CorruptObject as error:
+                error.remedy = error.remedy or _REMEDY  # a store knows that a pack is cut short, not what to do
+                raise
             self.fetched += len(data)
             for i in range(first, end):
                 if offsets[i] == last[0]:
