@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
 
 from manifests.entry import ID_SIZE, Positions, Rows, ids_of
 from manifests.manifest import Disk
+from manifests.ranges import join_ranges
 from manifests.tree import LEAF_POSITIONS
 from pipeline.catalogue import Point
+from pipeline.errors import Unreadable
 from pipeline.exporters.base import Exporter
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
 from pipeline.transfer.index_reader import IndexReader
 from pipeline.transfer.prove import Hasher, to_ranges
 from pipeline.verify.report import VerifyReport
+
+_GAP = 256 * LEAF_POSITIONS
+"""Positions without data in the point that are looked at together."""
+_NO_ID = b"\xff" * ID_SIZE
 
 
 def verify_disk(
@@ -26,7 +35,8 @@ def verify_disk(
     parallel: int = 4,
     watch: Watch = ignore,
 ) -> VerifyReport:
-    """Hash the whole disk and compare with the index. A larger disk equals the point when the rest is zero."""
+    """Hash the whole disk and compare with the index. A larger disk equals the point when the rest is zero; a smaller
+    one differs where it ends, and any disk where it can't be read."""
     report = VerifyReport(f"{exporter.name} was read and compared with {point.manifest.label} disk {disk.number}")
     if exporter.size < disk.size:
         report.ranges.append((exporter.size, disk.size - exporter.size))
@@ -44,24 +54,32 @@ def verify_disk(
             counters.done = min(end * disk.chunk_size, counters.total)
             watch(counters)
 
+        def submit(end: int, check: Callable[..., list[int]], *arguments: object) -> None:
+            ahead.append((end, pool.submit(check, *arguments)))
+            if len(ahead) > 2 * parallel:
+                take()
+
+        def submit_gap(first: int, end: int) -> None:
+            for low in range(first, min(end, last), _GAP):
+                high = min(low + _GAP, end, last)
+                submit(high, checker.not_zero, low, high)
+
         at = 0
-        for positions, rows in IndexReader(repository, disk).windows():
-            end = -(-(int(positions[-1]) + 1) // LEAF_POSITIONS) * LEAF_POSITIONS
-            for first in range(at, end, LEAF_POSITIONS):
-                low, high = positions.searchsorted([first, first + LEAF_POSITIONS])
-                last = min(first + LEAF_POSITIONS, -(-exporter.size // disk.chunk_size))
-                ahead.append((last, pool.submit(checker.differing, first, last, positions[low:high], rows[low:high])))
-                if len(ahead) > 2 * parallel:
-                    take()
-            at = end
         last = -(-exporter.size // disk.chunk_size)
-        if at < last:
-            ahead.append((last, pool.submit(checker.not_zero, at, last)))
+        for positions, rows in IndexReader(repository, disk).windows():
+            leaves = positions // LEAF_POSITIONS
+            for leaf in np.unique(leaves).tolist():
+                first, end = leaf * LEAF_POSITIONS, (leaf + 1) * LEAF_POSITIONS
+                submit_gap(at, first)
+                low, high = leaves.searchsorted([leaf, leaf + 1])
+                submit(end, checker.differing, first, min(end, last), positions[low:high], rows[low:high])
+                at = end
+        submit_gap(at, last)
         while ahead:
             take()
-    whole = [p for p in bad if p * disk.chunk_size < size]
-    report.ranges += to_ranges(whole, size=size, chunk_size=disk.chunk_size)
-    report.ranges.sort()
+    report.ranges += to_ranges(bad, size=size, chunk_size=disk.chunk_size)
+    report.ranges = join_ranges(report.ranges, most=len(report.ranges))
+    report.problems += [message for _offset, message in sorted(checker.unreadable)]
     return report
 
 
@@ -71,16 +89,17 @@ class _Checker:
     def __init__(self, exporter: Exporter, disk: Disk) -> None:
         self._exporter = exporter
         self._chunk_size = disk.chunk_size
+        self.unreadable: list[tuple[int, str]] = []
+        """(offset, what happened) of what could not be read."""
         self._hasher = Hasher(exporter, size=exporter.size, chunk_size=disk.chunk_size)
 
     def differing(self, first: int, last: int, positions: Positions, rows: Rows) -> list[int]:
         """Positions of [first, last) whose chunk is not the one in `rows` (or zero, where there is none)."""
         wanted = dict(zip(positions.tolist(), range(len(positions)), strict=True))
         ids = ids_of(rows)
-        bad = [p for p in wanted if p >= last]
-        data = self._data(first, last)
-        for low, high in data:
-            there = self._hasher.ids(low, high - low)
+        bad: list[int] = []
+        for low, high in self._data(first, last):
+            there = self._ids(low, high - low)
             for position in range(low, high):
                 i = wanted.pop(position, None)
                 mine = there[(position - low) * ID_SIZE : (position - low + 1) * ID_SIZE]
@@ -96,15 +115,28 @@ class _Checker:
         for low, high in self._data(first, last):
             for at in range(low, high, LEAF_POSITIONS):
                 count = min(LEAF_POSITIONS, high - at)
-                there = self._hasher.ids(at, count)
+                there = self._ids(at, count)
                 bad += [at + i for i in range(count) if any(there[i * ID_SIZE : (i + 1) * ID_SIZE])]
         return bad
+
+    def _ids(self, first: int, count: int) -> bytes:
+        """Ids of the chunks on the disk; a chunk that can't be read has one that no chunk has."""
+        try:
+            return self._hasher.ids(first, count)
+        except Unreadable as error:
+            if count == 1:
+                self.unreadable.append((error.offset, error.message))
+                return _NO_ID
+        return b"".join(self._ids(position, 1) for position in range(first, first + count))
 
     def _data(self, first: int, last: int) -> list[tuple[int, int]]:
         """(first, end) positions in [first, last) that may not be zero, ascending and apart."""
         size = self._chunk_size
         runs: list[tuple[int, int]] = []
-        for extent in self._exporter.extents(first * size, min(last * size, self._exporter.size)):
+        start, end = first * size, min(last * size, self._exporter.size)
+        if start >= end:
+            return runs
+        for extent in self._exporter.extents(start, end):
             if extent.zero or not extent.length:
                 continue
             low, high = extent.offset // size, -(-(extent.offset + extent.length) // size)

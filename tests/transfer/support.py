@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from importers.files.target import FilesImporter
-from manifests.entry import PackTable, ids_of, is_zero
+from manifests.entry import PackTable, ids_of
 from manifests.machine import Machine
 from manifests.manifest import Disk
 from manifests.names import PointName, pack_key
-from manifests.packlist import PackUse, add_up, decode_pack_list
 from pipeline.catalogue import Point, resolve
 from pipeline.exporters.base import Exporter, Extent
 from pipeline.exporters.files import Unreadable
 from pipeline.exporters.open import open_exporter
 from pipeline.progress import Watch, ignore
 from pipeline.repository import Repository
-from pipeline.store.base import Store
+from pipeline.store.base import Bytes, Store
 from pipeline.store.memory import MemoryStore
 from pipeline.target import DiskRestored, RestoreRequest
 from pipeline.transfer.export import ChangedBlocks, DiskSource, ExportOptions, ExportResult, export_machine
@@ -30,6 +30,7 @@ from pipeline.transfer.index_reader import IndexReader
 from pipeline.verify.listing import packs_of, verify_listing
 from pipeline.verify.reading import verify_reading
 from pipeline.verify.report import VerifyReport
+from pipeline.writers.base import BlockWriter
 
 CHUNK = 64 << 10
 MIB = 1 << 20
@@ -252,4 +253,55 @@ class FakeDisk(Exporter):
         pass
 
 
-__all__ = ["PackUse", "add_up", "decode_pack_list", "is_zero"]
+class FakeTarget(BlockWriter):
+    """A new disk of any size, kept in memory by blocks of 4 KiB."""
+
+    def __init__(self, size: int) -> None:
+        self.name, self.size, self.fresh = "target", size, True
+        self.blocks: dict[int, bytearray] = {}
+        self._lock = threading.Lock()
+
+    def write(self, offset: int, buffers: Sequence[Bytes]) -> None:
+        with self._lock:
+            for buffer in buffers:
+                data = bytes(buffer)
+                while data:
+                    number, at = divmod(offset, 4096)
+                    part, data = data[: 4096 - at], data[4096 - at :]
+                    self.blocks.setdefault(number, bytearray(4096))[at : at + len(part)] = part
+                    offset += len(part)
+
+    def discard(self, offset: int, length: int) -> None:
+        for extent in list(self.extents(offset, offset + length)):
+            if not extent.zero:
+                self.write(extent.offset, [bytes(extent.length)])
+
+    def flush(self) -> None:
+        pass
+
+    def extents(self, start: int, end: int) -> Iterator[Extent]:
+        at = start
+        for number in sorted(self.blocks):
+            first, last = max(number * 4096, at), min((number + 1) * 4096, end)
+            if first >= last:
+                continue
+            if first > at:
+                yield Extent(at, first - at, True)
+            yield Extent(first, last - first, False)
+            at = last
+        if at < end:
+            yield Extent(at, end - at, True)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        done = 0
+        while done < len(buffer):
+            number, at = divmod(offset + done, 4096)
+            part = self.blocks.get(number, bytes(4096))[at : at + len(buffer) - done]
+            buffer[done : done + len(part)] = part
+            done += len(part)
+
+    def guard(self) -> str:
+        return "alone"
+
+    def close(self) -> None:
+        pass
