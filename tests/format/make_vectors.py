@@ -50,7 +50,8 @@ RECORDS: dict[str, tuple[Kind, dict[str, object]]] = {
     "session": (
         Kind.SESSION,
         {
-            "host": "hub", "boot_id": "0b7c", "pid": 4711, "pid_start": 815, "pid_namespace": "pid:[4026531836]", "started": "2026-01-02T03:04:05Z",
+            "host": "hub", "boot_id": "0b7c", "pid": 4711, "pid_start": 815, "pid_namespace": "pid:[4026531836]",
+    "started": "2026-01-02T03:04:05Z",
             "sequence": 7, "attempt": 1, "parent": {"sequence": 6, "manifest": "cd" * 32},
             "bases": [{"point": "base@1", "manifest": "ef" * 32}], "resumes": ["0000000007-0000"],
             "tool": "failback 0.1", "disks": [
