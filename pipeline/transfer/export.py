@@ -28,6 +28,7 @@ from manifests.repository import check_chunk_size
 from pipeline.catalogue import Point, forgotten, load, now, sequences
 from pipeline.errors import (
     AlreadyExists,
+    CorruptObject,
     FailbackError,
     NotFound,
     SessionFenced,
@@ -144,9 +145,7 @@ def export_machine(
         (known_sequence(copy_folder(options.state, repository, machine.name, i)) for i in range(len(sources))),
         default=0,
     )
-    parent, sequence = _parent(repository, machine.name, known)
-    if options.full:
-        parent = None
+    parent, sequence = _parent(repository, machine.name, known, wanted=not options.full)
     result = ExportResult(None, sequence, [])
     with ExitStack() as stack:
         work = _work_folder(options.state / repository.document.id / "work")
@@ -197,6 +196,12 @@ def export_machine(
         except KeyboardInterrupt:
             outcome = "interrupted"
             raise
+        except OSError as error:
+            # Disks and stores have errors of their own: this one is of the folder that remembers.
+            raise FailbackError(
+                f"the state folder {options.state} can't be used: {error.strerror or error}",
+                remedy="make room there, or name another folder with FAILBACK_STATE_DIR",
+            ) from error
         except StoreUnavailable:
             # One more write to a store that does not answer would only make the user wait again.
             if session is not None:
@@ -254,17 +259,26 @@ def commit(repository: Repository, manifest: Manifest) -> None:
         )
 
 
-def _parent(repository: Repository, machine: str, known: int) -> tuple[Point | None, int]:
-    """The newest usable point, and the next free sequence."""
+def _parent(repository: Repository, machine: str, known: int, *, wanted: bool) -> tuple[Point | None, int]:
+    """The newest usable point (if wanted: a damaged one must not stand in the way of a full export), and the next
+    free sequence."""
     after = max(known - 1, 0)
     taken = sequences(repository, machine, after=after)
     gone = forgotten(repository, machine, after=after)
     following = max(taken, default=0) + 1
-    for sequence in reversed(taken):
-        if sequence not in gone and (point := load(repository, machine, sequence)) is not None:
+    for sequence in reversed(taken) if wanted else ():
+        if sequence in gone:
+            continue
+        try:
+            point = load(repository, machine, sequence)
+        except CorruptObject as error:
+            raise CorruptObject(
+                error.message, remedy=f"no increment can build on it: export {machine} with --full to begin anew"
+            ) from error
+        if point is not None:
             return point, following
-    if after:
-        return _parent(repository, machine, 0)
+    if after and (wanted or not taken):
+        return _parent(repository, machine, 0, wanted=wanted)
     return None, following
 
 
