@@ -9,7 +9,7 @@ import typer
 from pipeline.cli import exitcodes
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.units import count, duration, rate, size
-from pipeline.errors import UsageError
+from pipeline.errors import CorruptObject, UsageError
 
 if TYPE_CHECKING:
     from manifests.machine import Machine
@@ -142,7 +142,7 @@ def export(
 
     from pipeline.transfer.export import DiskSource, ExportOptions, export_machine
 
-    parent = _parent(invocation, repository, machine)
+    parent = _parent(invocation, repository, machine, full=full)
     flags = _given(firmware=firmware, secure_boot=secure_boot, cpus=cpus, memory=memory, nics=nic)
     described, disk_lines = _machine(machine, flags, hardware, this_host, parent)
     settled = _disk_settings(len(disk), disk_lines, parent, bus or [], serial or [], boot_disk)
@@ -204,13 +204,21 @@ def _opened(invocation: Invocation, spec: str, image_format: str | None, allow_l
     return exporter
 
 
-def _parent(invocation: Invocation, repository: Repository, machine: str) -> Point | None:
+def _parent(invocation: Invocation, repository: Repository, machine: str, *, full: bool) -> Point | None:
     """The machine's newest point; what the local index copy knows saves most of the listing."""
     from pipeline.catalogue import latest
     from pipeline.transfer.index_copy import copy_folder, known_sequence
 
     known = known_sequence(copy_folder(invocation.settings.state_dir, repository, machine, 0))
-    return latest(repository, machine, known=known)
+    try:
+        return latest(repository, machine, known=known)
+    except CorruptObject as error:
+        if not full:
+            raise CorruptObject(
+                error.message, remedy=f"no increment can build on it: export {machine} with --full to begin anew"
+            ) from error
+        invocation.warn(f"{error.message}; hardware is not taken from it")
+        return None
 
 
 def _bases(repository: Repository, names: list[str]) -> tuple[Point, ...]:

@@ -9,6 +9,7 @@ import typer
 from manifests.names import PointName, encode_machine
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.units import moment, size
+from pipeline.errors import FormatError
 
 if TYPE_CHECKING:
     from pipeline.catalogue import Point
@@ -92,9 +93,19 @@ def _load_all(invocation: Invocation, repository: Repository, machine: str) -> l
     if not taken:
         resolve(repository, PointName(machine, None))  # raises the error that says which machines there are
     wanted = [sequence for sequence in taken if sequence not in gone]
+
+    def read(sequence: int) -> Point | FormatError | None:
+        try:
+            return load(repository, machine, sequence)
+        except FormatError as error:
+            return error  # one damaged point must not hide the others
+
     with ThreadPoolExecutor(invocation.settings.parallel, "list") as pool:
-        found = pool.map(lambda sequence: load(repository, machine, sequence), wanted)
-        return [point for point in found if point is not None]
+        found = list(pool.map(read, wanted))
+    for point in found:
+        if isinstance(point, FormatError):
+            invocation.warn(f"{point.message}; left out here")
+    return [point for point in found if point is not None and not isinstance(point, FormatError)]
 
 
 def point_values(point: Point) -> dict[str, Any]:

@@ -248,3 +248,24 @@ def test_help_of_every_command(failback: Run) -> None:
         done = failback(*name.split(), "--help")
         assert done.code == 0
         assert "--repository" in done.out
+
+
+def test_a_damaged_newest_point_hides_no_other_and_a_full_export_begins_anew(
+    repository: Path, disk: Path, tmp_path: Path, failback: Run
+) -> None:
+    for _ in range(2):
+        assert failback("export", "web", "--disk", disk).code == 0
+    manifest = repository / "manifests" / "web" / "0000000002"
+    manifest.chmod(0o600)
+    stored = bytearray(manifest.read_bytes())
+    stored[200] ^= 1
+    manifest.write_bytes(stored)
+    refused = failback("export", "web", "--disk", disk)
+    assert refused.code == 5
+    assert "--full" in refused.err
+    assert failback("export", "web", "--disk", disk, "--full").code == 0
+    listed = failback("list", "web")
+    assert "0000000002" in listed.err
+    assert "web@1" in listed.out
+    assert "web@3" in listed.out
+    assert failback("import", "web@1", "--out", tmp_path / "out").code == 0
