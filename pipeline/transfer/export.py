@@ -641,4 +641,8 @@ class _DiskExport:
 
 def forecast(data: int, rate: float = _ASSUMED_RATE) -> str:
     """`data` bytes and how long they take at `rate` bytes a second, for people."""
-    return f"{data / 2**30:.1f} GiB, {data / rate / 3600:.2g} h at {rate / 1e6:.0f} MB/s"
+    return f"{_tenths(data / 2**30)} GiB, {_tenths(data / rate / 3600)} h at {rate / 1e6:.0f} MB/s"
+
+
+def _tenths(number: float) -> str:
+    return f"{number:.1f}" if number >= 0.1 else "under 0.1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections import deque
@@ -540,8 +539,3 @@ def _readable(blocks: Iterator[Block]) -> Iterator[Block]:
         yield from blocks
     except FormatError as error:
         raise StaleCopy(error.message) from error
-
-
-def remove_stage(stage: Stage) -> None:
-    """Forget what is known of a target disk."""
-    shutil.rmtree(stage.folder, ignore_errors=True)
