@@ -2,94 +2,145 @@
 
 An importer is a class that an entry point of the group `failback.importers` names. It is made with one argument, a
 `Context`, and does what its platform can do; what the platform cannot do it says in `abilities`, and callers act on
-those alone, never on its name. A class that only makes disks (`--to files`) declares `machines=False` and need not
-have the verbs from `build` on.
+those alone, never on its name. A class that only makes disks (`--to files`) declares `machines=False`; verbs from
+`build` on are then never called (`DisksOnly` has them all, refusing).
 
-States of a place, and the verbs that lead from one to the next:
+A *place* holds the disks of one machine, and the machine once it is built. Its states, and the verbs that lead from
+one to the next:
 
     absent   --prepare-->  prepared  --stage-->  staging  --(stage returns)-->  staged
     staged   --build-->    layered   --boot-->   running  --stop-->             layered
     layered  --finish(drop)-->  staged           layered  --finish(keep)-->     kept
+    kept     --boot-->     running   --stop-->   kept
     any      --remove-->   absent                (exists) --adopt-->            prepared
 
 A refresh (`stage` of a later point) happens in `staged`, with `stage_while_layered` also in `layered` and `running`.
 With `layer="none"` there is no throw-away layer: `build` for a rehearsal is refused, and `build` for production works
-on the staged disks themselves, after which they count as `kept`.
+on the staged disks themselves, after which they are `kept`.
+A verb that is called in a state it does not lead from raises TargetError and changes nothing.
 
-Every verb may be called again after a kill at any moment with the same arguments and must then go on, or give the same
-answer: look for the marker before anything is created, journal a remote handle (task, lease, order, snapshot) before
-waiting for it. `Place`, `Stage` and `Build` are values that callers keep as JSON; `ref` in them belongs to the
-importer alone, and an importer believes the platform, not a stale `ref`.
+**Again after a kill.** Every verb may be called again, with the same arguments, after a kill at any moment, and must
+then go on or give the same answer: look for the marker before anything is created, note a remote handle (task, lease,
+order, snapshot) in `context.journal(marker)` before waiting for it. `Place`, `Stage` and `Build` are values that
+callers may keep; `ref` in them belongs to the importer alone, and an importer believes the platform, not a stale
+`ref`. Callers begin with `find` and let its answer decide what comes next.
 
-Errors: TargetError and its kin for what the platform refuses, UsageError for what the caller asked wrongly,
-VerifyError when a disk does not read back, Cancelled when the caller's `Context` says so. Findings of `preflight` are
-values, not errors.
+**Markers.** The place's marker is given; those of things in it (machine, disks, snapshots) are `part_of(marker, ...)`.
+They are kept where the platform can search for them.
+
+**Guard.** What makes a stage trusted without reading it: the disks' identity, no snapshot, no power-on, no foreign
+change since our last call. `stage` reads whole disks again when the guard is broken.
+
+**Writers** are of three kinds: block (`pipeline.writers`: write, discard, flush, read back), stream (a whole disk,
+forward only) and block put (aligned blocks, sealed once). Which one is the importer's business; `writer`, `patch` and
+`proof` say what it means for the caller. Targets may be larger than the disk (`size_step`): digests cover the
+manifest's length, the tail is zero.
+
+**Progress and cancellation.** `context.control.watch` is given counters that grow, `tell` lines for people. `check`
+raises Cancelled; call it at least once a second, also while waiting. A verb that ends with Cancelled, or with any
+other error, leaves what a kill would leave. Ctrl-C raises KeyboardInterrupt in the thread that calls the verb: the
+same holds.
+
+Errors: TargetError and its kin for what the platform refuses or does not answer (Unsupported for what it cannot do at
+all, BootError for a machine that did not start), UsageError for what the caller asked wrongly, VerifyError when a disk
+does not read back, Cancelled. Findings of `preflight` are values, not errors.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping as Dictionary
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from manifests.machine import Machine
 from pipeline.catalogue import Point
-from pipeline.mapping import Mapping, Network
-from pipeline.progress import Counters, Watch
+from pipeline.finding import Finding, Severity
+from pipeline.place import (
+    Build,
+    CommandResult,
+    DiskRestored,
+    Endpoint,
+    Observation,
+    Place,
+    Power,
+    Purpose,
+    Ref,
+    Stage,
+    State,
+)
+from pipeline.progress import Watch
 from pipeline.repository import Repository
+from pipeline.wanted import Network, Wanted
 
-Purpose = Literal["rehearsal", "production"]
-State = Literal["absent", "prepared", "staging", "staged", "layered", "running", "kept"]
-Severity = Literal["error", "warning", "note"]
-Power = Literal["on", "off", "paused", "unknown"]
-Ref = Dictionary[str, str]
-"""An importer's own handles (path, managed object id, volume id, ...), as texts."""
+__all__ = [
+    "Abilities",
+    "Build",
+    "CommandResult",
+    "Context",
+    "Control",
+    "DiskRestored",
+    "Endpoint",
+    "Finding",
+    "Importer",
+    "Intent",
+    "Journal",
+    "Network",
+    "Observation",
+    "Place",
+    "Power",
+    "Purpose",
+    "Ref",
+    "Severity",
+    "Stage",
+    "State",
+    "Wanted",
+    "marker_of",
+    "part_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a platform can do. Callers plan by these.
-
-    `writer`: who writes the blocks. controller: this process; platform: the platform reads from us; agent: a program
-    of ours elsewhere. `patch`: how a staged disk becomes a later point. none: whole again, with a new identity; in
-    place; child: a new identity that shares what did not change. `granule`: bytes of the smallest write. `proof`:
-    blocks are read back, or only the stream is known to have been taken whole. `network_at`: when networks are
-    chosen. `power`: who switches it (guest: only a program in it). `console`: what can be seen of it. `guest`: what a
-    program in the guest tells us: heartbeat, command. `forward`: ports of an isolated guest can be reached through us.
-    `max_disk`, `size_step` in bytes; `max_attach` disks at a time on a worker. None: no limit known.
-    """
+    """What a platform can do. Callers plan by these."""
 
     machines: bool = True
+    """It has machines, not only disks."""
     writer: Literal["controller", "platform", "agent"] = "controller"
+    """Who writes the blocks: this process; the platform, reading from us; a program of ours elsewhere."""
     patch: Literal["none", "in place", "child"] = "in place"
+    """How a staged disk becomes a later point. none: whole again, with a new identity; child: a new identity that
+    shares what did not change."""
     granule: int = 512
+    """Bytes of the smallest write."""
     proof: Literal["blocks", "stream"] = "blocks"
+    """Blocks are read back, or only the stream is known to have been taken whole."""
     layer: Literal["none", "overlay", "snapshot", "clone"] = "none"
+    """What a machine runs on, so that the stage stays as it is."""
     stage_while_layered: bool = False
+    """A stage can be refreshed while a machine is built on it."""
     create_off: bool = True
+    """A machine can exist without running. False: `build` only prepares, and `boot` makes it."""
     network_at: Literal["build", "boot"] = "build"
+    """When networks are chosen for good."""
     power: Literal["api", "guest", "none"] = "api"
+    """Who switches it: the platform; only a program in the guest; nobody but a person."""
     console: frozenset[Literal["text", "picture"]] = frozenset()
+    """What can be seen of it."""
     guest: frozenset[Literal["heartbeat", "command"]] = frozenset()
+    """What a program in the guest may do for us, if there is one."""
     forward: bool = False
+    """Ports of an isolated guest can be reached through us."""
     instant: bool = False
+    """A machine can run from the repository while its disks are still being filled."""
+    adopts: bool = False
+    """It can take over machines or disks that exist."""
     max_disk: int | None = None
+    """Bytes; None: no limit known."""
     size_step: int = 512
+    """Sizes of disks are multiples of this many bytes."""
     max_attach: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing found before anything is done. An `error` stops the caller."""
-
-    severity: Severity
-    subject: str
-    """What it is about: `disk 0`, `network lab`, `firmware`, ..."""
-    message: str
-    remedy: str
+    """Disks that a worker holds at a time; None: no limit known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +153,7 @@ class Intent:
 
 
 class Journal(Protocol):
-    """Durable notes of one place, kept by the caller: a remote handle is noted before it is waited for."""
+    """Durable notes about one place, kept by the caller."""
 
     def note(self, key: str, value: str) -> None:
         """Durable when it returns. An empty value removes the key."""
@@ -114,10 +165,12 @@ class Journal(Protocol):
 class Control(Protocol):
     """How progress and cancellation travel."""
 
-    watch: Watch
+    @property
+    def watch(self) -> Watch:
+        """Takes counters; see pipeline.progress."""
 
     def check(self) -> None:
-        """Raises Cancelled when the caller wants the verb to end. Called at least once a second by every verb."""
+        """Raises Cancelled when the caller wants the verb to end."""
 
     def tell(self, text: str) -> None:
         """A line for people: what happens now, and what is waited for."""
@@ -125,147 +178,75 @@ class Control(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What an importer is made with. `state`: a folder of its own for caches and local places (losing it loses time,
-    never data; for a local platform it may hold the places themselves). `memory` in bytes."""
+    """What an importer is made with."""
 
     repository: Repository
     state: Path
-    mapping: Mapping
+    """A folder of this importer's own, for caches and local places. For a remote platform losing it loses time, never
+    data; a local one may keep the places themselves here. May not exist yet."""
     control: Control
+    journal: Callable[[uuid.UUID], Journal]
+    """The notes about the place with this marker."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the mapping says for this platform and all machines: addresses, credentials' names, ..."""
     memory: int = 256 << 20
+    """Bytes of block data in memory at most."""
     parallel: int = 6
+    """Requests to the repository at a time."""
     out: Path | None = None
+    """Where disks go, for platforms of folders. None: below `state`."""
     seeds: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where disks of one machine will be. `marker` finds it again on the platform."""
-
-    marker: uuid.UUID
-    machine: str
-    state: State
-    ref: Ref = field(default_factory=dict)
-    stage: Stage | None = None
-    build: Build | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DiskRestored:
-    """One disk that now equals the point (or would, after a dry run)."""
-
-    number: int
-    target: str
-    mode: str
-    """full, refresh, hashed (the target was read and only what differs was written), or unchanged."""
-    reason: str
-    digest: str
-    proof: str
-    """How the digest was proved on the target."""
-    counters: Counters
-    to_move: int = 0
-    """Dry run: stored bytes that would be fetched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Target disks that equal recovery point `machine`@`sequence`.
-
-    `guard` is opaque: equal to what `check` finds as long as nobody else touched the disks. `complete` is False only
-    for an instant stage that is still being filled.
-    """
-
-    machine: str
-    sequence: int
-    guard: str
-    disks: tuple[DiskRestored, ...] = ()
-    complete: bool = True
-    ref: Ref = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """A machine on a layer of a stage."""
-
-    purpose: Purpose
-    name: str
-    """Name of the machine on the platform."""
-    networks: tuple[Network, ...] = ()
-    ref: Ref = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a port of the guest is reached from here."""
-
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """A command that ran in the guest."""
-
-    exit_code: int
-    output: bytes
-    error: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What can be seen of a machine now. None or empty: the platform does not tell."""
-
-    power: Power
-    heartbeat: bool | None = None
-    """A program in the guest answered within the last seconds. None: there is no such program, or none can be had."""
-    addresses: tuple[str, ...] = ()
-    hostname: str = ""
-    console: str = ""
-    """Text of the serial console so far, its last 64 KiB at least."""
-    reason: str = ""
-    """Why it is off or paused, as far as the platform knows: guest shutdown, panic, killed, I/O error, ..."""
+    """Surviving disks, in the platform's words; read only. What they still hold is not fetched."""
 
 
 class Importer(Protocol):
-    """A target platform. Made with a Context; closed at the end. One thread calls it, but `observe`, `picture`,
-    `reach` and `command` may be called from several at once."""
+    """A target platform. One thread calls it, but `observe`, `picture`, `reach` and `command` may be called from
+    several at once."""
 
     abilities: Abilities
 
-    def preflight(self, point: Point, intent: Intent) -> list[Finding]:
-        """Everything that can be known beforehand: login, rights, capacity, names, networks, firmware. Changes nothing.
-        Also validates the mapping's options for this platform."""
+    def __init__(self, context: Context) -> None:
+        """Cheap: nothing is connected before the first verb, and no error is raised for what is not used."""
+
+    def examine(self) -> list[Finding]:
+        """What is missing on this host or platform, whatever the machine: programs, rights, reachability, clocks
+        (`failback doctor --to`). Changes nothing."""
+
+    def preflight(self, point: Point, wanted: Wanted, intent: Intent) -> list[Finding]:
+        """Everything that can be known beforehand: login, rights, capacity, names, networks, firmware, and the
+        options of this platform. Changes nothing. `wanted.findings` are the caller's business."""
 
     def find(self, marker: uuid.UUID) -> Place | None:
-        """The place with this marker, in the state the platform shows, with what is staged and built there."""
+        """The place with this marker, in the state the platform shows, with what is staged and built there. None:
+        absent. A half-made machine or layer is not shown as `layered`; `build` completes it, `remove` takes it away."""
 
-    def prepare(self, point: Point, marker: uuid.UUID, journal: Journal) -> Place:
+    def prepare(self, point: Point, wanted: Wanted, marker: uuid.UUID) -> Place:
         """What must exist before bytes can flow; may do nothing. Finds what an earlier call made."""
 
-    def stage(self, place: Place, point: Point, journal: Journal, *, instant: bool = False) -> Stage:
+    def stage(self, place: Place, point: Point, wanted: Wanted, *, instant: bool = False) -> Stage:
         """Make the target disks equal the point: resumed when cut short, refreshed by the difference when an earlier
-        stage is trusted. `instant` returns when the disks can be used, and goes on filling them behind."""
+        stage is trusted, nothing when they hold it. `instant` returns when the disks can be used, and goes on filling
+        them behind, also after we end."""
 
-    def forecast(self, place: Place | None, point: Point) -> list[DiskRestored]:
+    def forecast(self, place: Place | None, point: Point, wanted: Wanted) -> list[DiskRestored]:
         """What `stage` would move, writing nothing. `place` None: nothing is there yet."""
 
     def check(self, stage: Stage) -> str:
         """Empty when the guard is intact, else the reason why the disks must be hashed again."""
 
-    def build(
-        self, place: Place, stage: Stage, machine: Machine, networks: Sequence[Network], purpose: Purpose
-    ) -> Build:
-        """The machine, powered off, on a layer of the stage. Called twice it gives the same machine. Networks without
-        a name are isolated."""
+    def build(self, place: Place, stage: Stage, wanted: Wanted, purpose: Purpose) -> Build:
+        """The machine, powered off, on a layer of the stage. Called twice it gives the same machine; called with
+        another purpose or name while one is there it raises TargetError. Networks without a name are isolated."""
 
     def boot(self, build: Build, networks: Sequence[Network]) -> Build:
-        """Power on; returns when the platform says that it runs. May give the build a new identity."""
+        """Power on; returns when the platform says that it runs (not: that the guest is up). One that runs already is
+        left alone. May give the build a new identity."""
 
     def observe(self, build: Build) -> Observation:
-        """Cheap enough to be called once a second."""
+        """What can be seen now. Cheap enough to be called once a second; a machine that is gone is off."""
 
     def picture(self, build: Build) -> bytes | None:
-        """The console as PNG; None when the platform has none."""
+        """The console as PNG; None when there is none to be had now."""
 
     def reach(self, build: Build, port: int) -> Endpoint | None:
         """Where TCP port `port` of the guest is reached; None when it cannot be."""
@@ -275,17 +256,18 @@ class Importer(Protocol):
         does not answer in time."""
 
     def stop(self, build: Build, *, seconds: float = 60.0) -> Observation:
-        """Power off: gracefully for `seconds`, then hard. Returns when it is proved off."""
+        """Power off: gracefully for `seconds` (0: not at all), then hard. Returns when it is proved off. One that is
+        off already is left alone."""
 
     def finish(self, place: Place, build: Build, *, keep: bool) -> Stage:
-        """`keep` merges the layer into the disks, which are then the machine's; else the layer is gone and the stage
-        is as it was."""
+        """`keep` merges the layer into the disks, which are the machine's from then on; else machine and layer are
+        gone and the stage is as it was. Not while it runs."""
 
     def remove(self, marker: uuid.UUID) -> bool:
-        """Take away everything that bears the marker, running or not. False when there was nothing. Never touches what
-        was adopted."""
+        """Take away everything that bears the marker, whole or half made, running or not. False when there was
+        nothing. What was adopted is let go, never deleted."""
 
-    def adopt(self, reference: str, marker: uuid.UUID, journal: Journal) -> Place:
+    def adopt(self, reference: str, marker: uuid.UUID) -> Place:
         """Take over a machine or disks that exist (`reference` in the platform's words), found by marker from then on.
         Raises Unsupported."""
 
@@ -296,15 +278,27 @@ class Importer(Protocol):
 ROLES = ("place", "machine", "disk", "network", "snapshot", "worker")
 
 
-def marker_of(repository: str, run: str, machine: str, role: str, number: int = 0) -> uuid.UUID:
+def marker_of(repository: str, run: str, machine: str, role: str = "place", number: int = 0) -> uuid.UUID:
     """The marker of one thing that a run makes: the same wherever and however often it is asked for.
 
     `repository` is its id. Names are length-prefixed, so that no two sets of names give one marker.
     """
+    return uuid.uuid5(_NAMESPACE, _name(repository, run, machine, _role(role), str(number)))
+
+
+def part_of(marker: uuid.UUID, role: str, number: int = 0) -> uuid.UUID:
+    """The marker of a thing inside the place with `marker`."""
+    return uuid.uuid5(marker, _name(_role(role), str(number)))
+
+
+def _role(role: str) -> str:
     if role not in ROLES:
         raise ValueError(f"{role} is no role")
-    name = "".join(f"{len(part)}:{part}" for part in (repository, run, machine, role, str(number)))
-    return uuid.uuid5(_NAMESPACE, name)
+    return role
+
+
+def _name(*parts: str) -> str:
+    return "".join(f"{len(part)}:{part}" for part in parts)
 
 
 _NAMESPACE = uuid.UUID("6f8e3b52-0f0e-5c3c-9a53-6d1b0c6f9a11")
