@@ -112,6 +112,8 @@ class Endpoint:
 
     host: str
     port: int
+    relayed: bool = False
+    """Something between accepts connections in the guest's stead: only an answer, or `accepted`, proves anything."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,8 +200,8 @@ class Context:
 
 
 class Importer(Protocol):
-    """A target platform. One thread calls it, but `observe`, `picture`, `reach` and `command` may be called from
-    several at once."""
+    """A target platform. One thread calls it, but `observe`, `picture`, `reach`, `accepted` and
+    `command` may be called from several at once."""
 
     abilities: Abilities
 
@@ -249,7 +249,11 @@ class Importer(Protocol):
         """The console as PNG; None when there is none to be had now."""
 
     def reach(self, build: Build, port: int) -> Endpoint | None:
-        """Where TCP port `port` of the guest is reached; None when it cannot be."""
+        """Where TCP port `port` of the guest is reached; None when it cannot be. Makes the way when there is none."""
+
+    def accepted(self, build: Build, port: int) -> bool | None:
+        """Of the connections now open to that port through a relayed `reach`: has the guest itself accepted one?
+        None: it cannot be told."""
 
     def command(self, build: Build, arguments: Sequence[str], *, stdin: bytes = b"", seconds: float) -> CommandResult:
         """Run a program in the guest. Raises Unsupported when nothing in the guest takes commands, TargetError when it

@@ -23,11 +23,11 @@ class Signalled(KeyboardInterrupt):
 
 
 @contextmanager
-def ending_signals(give_up: Callable[[int], None]) -> Iterator[None]:
+def ending_signals(give_up: Callable[[int], None], grace: Callable[[], float]) -> Iterator[None]:
     """While inside, the first such signal raises Signalled and the second ends the process.
 
     `give_up` is called from another thread, with the signal's number, when the first has not led out of here within
-    GRACE_SECONDS: threads may be waiting for a store that does not answer. The process ends then, too.
+    `grace()` seconds: threads may be waiting for a store that does not answer. The process ends then, too.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,7 +44,7 @@ def ending_signals(give_up: Callable[[int], None]) -> Iterator[None]:
         if timers:
             os.write(2, b"failback: ended without cleaning up\n")
             os._exit(128 + number)
-        timers.append(threading.Timer(GRACE_SECONDS, end, [number]))
+        timers.append(threading.Timer(grace(), end, [number]))
         timers[0].daemon = True
         timers[0].start()
         if os.isatty(2):

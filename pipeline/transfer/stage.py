@@ -4,7 +4,7 @@ A folder per target disk:
 
     lock         held by whoever works on the target
     stage.json   which point, `creating`, `staging` or `staged`, and the disk's guard when it was last known to be good
-    made         what tells the file that we made from one in its place (`importers.files.mark`)
+    made         what tells the file that we made from one in its place (`pipeline.transfer.mark`)
     done         one bit a position: holds the point's chunk, written and flushed (while staging)
     copy/        the point's index (`pipeline.transfer.index_file`), whose tree proves later refreshes
 """

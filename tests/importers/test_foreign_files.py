@@ -11,8 +11,8 @@ import pytest
 from nbd.tools import needs_qemu, needs_root, small_disk
 from transfer.support import CHUNK, MIB, Workbench, make_disk, noise, poke, same
 
-from importers.files import mark
 from pipeline.errors import TargetMismatch
+from pipeline.transfer import mark
 
 FORMATS = ["raw", pytest.param("qcow2", marks=needs_qemu), pytest.param("vmdk", marks=needs_qemu)]
 
