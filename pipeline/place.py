@@ -112,6 +112,9 @@ class Endpoint:
 
     host: str
     port: int
+    relayed: bool = False
+    """Something between accepts connections in the guest's stead (QEMU's user-mode network does before the guest has
+    answered): that one was accepted proves nothing about the guest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,8 +200,8 @@ class Context:
 
 
 class Importer(Protocol):
-    """A target platform. One thread calls it, but `observe`, `picture`, `reach` and `command` may be called from
-    several at once."""
+    """A target platform. One thread calls it, but `observe`, `picture`, `reach`, `accepted` and `command` may be
+    called from several at once."""
 
     abilities: Abilities
 
@@ -250,6 +250,10 @@ class Importer(Protocol):
 
     def reach(self, build: Build, port: int) -> Endpoint | None:
         """Where TCP port `port` of the guest is reached; None when it cannot be."""
+
+    def accepted(self, build: Build, port: int) -> bool | None:
+        """Of the connections now open to TCP port `port` through a relayed endpoint, has the guest itself accepted one?
+        None: that cannot be told."""
 
     def command(self, build: Build, arguments: Sequence[str], *, stdin: bytes = b"", seconds: float) -> CommandResult:
         """Run a program in the guest. Raises Unsupported when nothing in the guest takes commands, TargetError when it
