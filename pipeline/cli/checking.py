@@ -98,10 +98,10 @@ class Checking:
 def _read_checks(where: str, hooks: Sequence[str], *, by_default: bool) -> list[Check]:
     if not where and not hooks and not by_default:
         return []
-    from pipeline.verify.checks import checks_in, validate
+    from pipeline.verify.checks import load_checks, validate
     from pipeline.verify.short import parse_hook
 
-    checks = checks_in(read_document(where, yaml=True), where) if where else []
+    checks = load_checks(read_document(where, yaml=True), where) if where else []
     checks += [parse_hook(hook) for hook in hooks]
     checks = checks or [parse_hook(DEFAULT)]
     validate(checks, where or "--hook")

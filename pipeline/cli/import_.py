@@ -13,6 +13,7 @@ from pipeline.cli.checking import Checking, ChecksOption, HookOption, JunitOptio
 from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption, ToOption, read_mapping
+from pipeline.cli.tried import CLEAN_UP_SECONDS
 from pipeline.cli.units import size
 from pipeline.errors import UsageError
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from pipeline.home.arrival import Arrival, Verify
     from pipeline.home.site import Site
     from pipeline.wanted import Wanted
-
-CLEAN_UP_SECONDS = 90.0
-"""How long a rehearsal that is interrupted may take to stop the machine and drop its layer."""
 
 
 @command

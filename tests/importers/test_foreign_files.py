@@ -154,7 +154,7 @@ def test_a_kill_before_the_mark_leaves_nothing_in_the_way(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("importers.files.target.put_mark", killed)
+        patch.setattr("pipeline.transfer.local.put_mark", killed)
         with pytest.raises(KeyboardInterrupt):
             bench.restore(2)
     assert bench.restored().exists()
