@@ -4,7 +4,7 @@
     --hook picture                   --hook ping                     --hook heartbeat:30s
     --hook ssh:admin@22:'systemctl is-active nginx'=active
     --hook guest:'systemctl is-active nginx'=active
-    --hook exec:5432@scripts/hooks/postgresql
+    --hook exec:5432@scripts/hooks/postgresql.py
 
 What REST means is the hook's own affair (`Hook.short`). The check is required, and named like its short form.
 """

@@ -70,7 +70,7 @@ class ExecSettings(Model):
 
 class ExecHook(Hook[ExecSettings]):
     Settings = ExecSettings
-    form = "exec:[PORT[,PORT]@]PATH [ARGUMENT ...], for example exec:5432@scripts/hooks/postgresql"
+    form = "exec:[PORT[,PORT]@]PATH [ARGUMENT ...], for example exec:5432@scripts/hooks/postgresql.py"
 
     @classmethod
     def short(cls, rest: str) -> dict[str, Any]:
