@@ -218,7 +218,11 @@ class Importer(Protocol):
 
     def find(self, marker: uuid.UUID) -> Place | None:
         """The place with this marker, in the state the platform shows, with what is staged and built there. None:
-        absent. A half-made machine or layer is not shown as `layered`; `build` completes it, `remove` takes it away."""
+        absent.
+
+        What is left of a machine or layer, half made or half gone, is shown as `layered` (`booted` False when it is
+        being dropped): `build` completes it, or makes it afresh where a drop was cut short; `finish` takes it away.
+        """
 
     def prepare(self, point: Point, wanted: Wanted, marker: uuid.UUID) -> Place:
         """What must exist before bytes can flow; may do nothing. Finds what an earlier call made."""
@@ -265,7 +269,7 @@ class Importer(Protocol):
 
     def finish(self, place: Place, build: Build, *, keep: bool) -> Stage:
         """`keep` merges the layer into the disks, which are the machine's from then on; else machine and layer are
-        gone and the stage is as it was. Not while it runs."""
+        gone and the stage is as it was. Not while it runs. A `keep` that was cut short can only be completed."""
 
     def remove(self, marker: uuid.UUID) -> bool:
         """Take away everything that bears the marker, whole or half made, running or not. False when there was

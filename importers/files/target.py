@@ -16,7 +16,7 @@ from pipeline.finding import Finding
 from pipeline.mapping import DiskTarget
 from pipeline.place import DiskRestored, Place, Ref, Stage
 from pipeline.target import Abilities, Context, Intent
-from pipeline.transfer.local import LocalDisk, forecast_local, held_local, opened, parse_device, stage_local
+from pipeline.transfer.local import LocalDisk, checked, forecast_local, held_local, opened, parse_device, stage_local
 from pipeline.transfer.stage import Stage as Held
 from pipeline.wanted import Wanted
 
@@ -54,7 +54,7 @@ class FilesImporter(DisksOnly):
                     locals_[disk.number],
                     seeds=seeds,
                     parallel=context.parallel,
-                    watch=context.control.watch,
+                    watch=checked(context.control),
                 )
                 for disk in manifest.disks
             )

@@ -16,6 +16,7 @@ from pipeline.exporters.open import open_exporter
 from pipeline.place import DiskRestored
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
+from pipeline.target import Control
 from pipeline.transfer.mark import has_mark, put_mark
 from pipeline.transfer.restore import DiskRestore
 from pipeline.transfer.stage import Stage, StageState, explained
@@ -58,6 +59,16 @@ def parse_device(text: str) -> LocalDisk:
         raise UsageError(f"{value!r} is not a size in bytes", remedy="`lsblk -b` shows it")
     size = int(value) if key == "size" else None
     return LocalDisk(Path(path), Path(), expect_size=size, expect_serial=value if key == "serial" else None)
+
+
+def checked(control: Control) -> Watch:
+    """A Watch that also asks, as often as it is called, whether the work shall end."""
+
+    def watch(counters: Counters) -> None:
+        control.watch(counters)
+        control.check()
+
+    return watch
 
 
 @contextmanager

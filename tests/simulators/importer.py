@@ -16,7 +16,7 @@ from pipeline.finding import Finding
 from pipeline.place import Build, CommandResult, DiskRestored, Endpoint, Observation, Place, Purpose, Stage
 from pipeline.store.base import Bytes
 from pipeline.target import Abilities, Context, Intent
-from pipeline.transfer.local import opened
+from pipeline.transfer.local import checked, opened
 from pipeline.transfer.restore import DiskRestore
 from pipeline.transfer.stage import Stage as Known
 from pipeline.wanted import Network, Wanted
@@ -55,13 +55,21 @@ class SimulatedImporter:
         name = next(iter([*platform.find_disks(marker=text), *platform.find_machines(marker=text)])).tags["machine"]
         stage = self._staged(marker)
         adopted = bool(machine and machine.tags.get("adopted"))
-        if machine is None or adopted:
+        layers = platform.find_disks(marker=text, role="layer")
+        if (machine is None and not layers) or adopted:
             state = "staged" if stage else "staging" if self._begun(marker) else "prepared"
             return Place(marker, name, state, stage, adopted=adopted)
+        if machine is None:
+            return Place(marker, name, "layered", stage, self._half_made(marker, layers[0]))
         build = self._build_of(machine)
         if machine.on:
             return Place(marker, name, "running", stage, build)
         return Place(marker, name, "kept" if machine.tags.get("kept") else "layered", stage, build)
+
+    def _half_made(self, marker: uuid.UUID, layer: Disk) -> Build:
+        """What `build` was about to make, or `finish` to take away, when only layers are there."""
+        purpose: Purpose = "rehearsal" if layer.tags["purpose"] == "rehearsal" else "production"
+        return Build(marker, purpose, layer.tags["called"])
 
     def _begun(self, marker: uuid.UUID) -> bool:
         return any(d.tags.get("state") != "new" for d in self._platform.find_disks(marker=str(marker), role="stage"))
@@ -82,7 +90,6 @@ class SimulatedImporter:
         with opened(self._context.seeds) as seeds:
             done = []
             for disk in point.manifest.disks:
-                self._context.control.check()
                 target = self._candidate(marker, point, disk)
                 known = Known(self._known(target))
                 writer = _Writer(platform, target)
@@ -94,7 +101,7 @@ class SimulatedImporter:
                     known,
                     seeds=[s for s in seeds if s.size == disk.size],
                     parallel=2,
-                    watch=self._context.control.watch,
+                    watch=checked(self._context.control),
                 )
                 result = restore.run()
                 done.append(
@@ -171,9 +178,7 @@ class SimulatedImporter:
             )
             mode, reason, to_move = restore.to_move()
             found.append(
-                DiskRestored(
-                    disk.number, shown.id, mode, reason, disk.digest, "dry run", restore.counters, to_move
-                )
+                DiskRestored(disk.number, shown.id, mode, reason, disk.digest, "dry run", restore.counters, to_move)
             )
         return found
 
@@ -189,13 +194,17 @@ class SimulatedImporter:
         platform, marker, layer = self._platform, place.marker, self.abilities.layer
         if layer == "none" and purpose == "rehearsal":
             raise Unsupported("there are no layers here", remedy="rehearse elsewhere")
+        self._finish_drop(marker)
         found = next(iter(platform.find_machines(marker=str(marker))), None)
         if found is not None:
             if (found.tags["purpose"], found.tags["called"]) != (purpose, wanted.name):
                 raise TargetError(f"{found.name} is built there already", remedy="drop it first")
             return self._build_of(found)
-        disks = [self._below(marker, int(number), disk) for number, disk in sorted(stage.ref.items())]
-        tags = {"marker": str(marker), "machine": place.machine, "purpose": purpose, "called": wanted.name}
+        about = {"machine": place.machine, "purpose": purpose, "called": wanted.name}
+        if any(about.items() - d.tags.items() for d in platform.find_disks(marker=str(marker), role="layer")):
+            raise TargetError(f"another machine is being built for {place.machine}", remedy="drop it first")
+        disks = [self._below(marker, int(number), disk, about) for number, disk in sorted(stage.ref.items())]
+        tags = about | {"marker": str(marker)}
         if layer == "none":
             tags["kept"] = "yes"
         networks = [n.name for n in wanted.networks]
@@ -203,15 +212,17 @@ class SimulatedImporter:
         number = platform.create_machine(wanted.name, tags, disks, early, image=not self.abilities.create_off)
         return self._build_of(platform.machines[number])
 
-    def _below(self, marker: uuid.UUID, number: int, disk: str) -> str:
+    def _below(self, marker: uuid.UUID, number: int, disk: str, about: Tags) -> str:
         """What the machine gets for a staged disk."""
-        tags = self._tags(marker, "layer", number) | {"machine": self._platform.disks[disk].tags["machine"]}
+        tags = self._tags(marker, "layer", number) | about
         if self.abilities.layer == "none":
             return disk
         found = self._platform.find_disks(**tags)
         if found:
             return found[0].id
-        make = self._platform.layer_disk if self.abilities.layer in ("snapshot", "overlay") else self._platform.copy_disk
+        make = (
+            self._platform.layer_disk if self.abilities.layer in ("snapshot", "overlay") else self._platform.copy_disk
+        )
         return make(disk, tags)
 
     def boot(self, build: Build, networks: Sequence[Network]) -> Build:
@@ -257,28 +268,40 @@ class SimulatedImporter:
         return self.observe(build)
 
     def finish(self, place: Place, build: Build, *, keep: bool) -> Stage:
-        platform = self._platform
-        machine = self._machine(build)
-        if machine.on:
-            raise TargetError(f"{machine.name} runs", remedy="stop it first")
+        platform, marker = self._platform, str(place.marker)
+        machine = next(iter(platform.find_machines(marker=marker)), None)
         stage = self._staged(place.marker)
-        if machine.tags.get("kept"):
-            if keep and stage:
-                return stage
-            raise TargetError(f"{machine.name} was kept: there is no layer")
         if stage is None:
             raise TargetError("the stage is gone")
-        layers = platform.find_disks(marker=str(place.marker), role="layer")
+        if machine is not None and machine.on:
+            raise TargetError(f"{machine.name} runs", remedy="stop it first")
         if not keep:
-            platform.delete_machine(machine.id)
-            for layer in layers:
-                platform.delete_disk(layer.id)
+            if machine is not None and (machine.tags.get("kept") or machine.tags.get("keeping")):
+                raise TargetError(f"{machine.name} is kept: there is no layer")
+            if machine is not None:
+                platform.tag_machine(machine.id, dropping="yes")
+            for layer in platform.find_disks(marker=marker, role="layer"):
+                platform.tag_disk(layer.id, dropping="yes")
+            self._finish_drop(place.marker)
             return stage
-        for layer in layers:
-            if layer.base:
-                platform.merge_layer(layer.id)
-        platform.tag_machine(machine.id, kept="yes")
+        if machine is None or machine.tags.get("dropping"):
+            raise TargetError("there is nothing to keep")
+        if not machine.tags.get("kept"):
+            platform.tag_machine(machine.id, keeping="yes")
+            for layer in platform.find_disks(marker=marker, role="layer"):
+                if layer.base:
+                    platform.merge_layer(layer.id)
+            platform.tag_machine(machine.id, kept="yes")
         return stage
+
+    def _finish_drop(self, marker: uuid.UUID) -> None:
+        """Take away what `finish` began to."""
+        for machine in self._platform.find_machines(marker=str(marker), dropping="yes"):
+            for layer in self._platform.find_disks(marker=str(marker), role="layer"):
+                self._platform.tag_disk(layer.id, dropping="yes")
+            self._platform.delete_machine(machine.id)
+        for layer in self._platform.find_disks(marker=str(marker), role="layer", dropping="yes"):
+            self._platform.delete_disk(layer.id)
 
     def remove(self, marker: uuid.UUID) -> bool:
         platform, found = self._platform, False
@@ -330,7 +353,8 @@ class SimulatedImporter:
         networks = tuple(Network(name=name) for name in machine.networks)
         marker = uuid.UUID(machine.tags["marker"])
         purpose: Purpose = "rehearsal" if machine.tags["purpose"] == "rehearsal" else "production"
-        return Build(marker, purpose, machine.name, networks, machine.starts > 0, {"machine": machine.id})
+        booted = machine.starts > 0 and not machine.tags.get("dropping")
+        return Build(marker, purpose, machine.name, networks, booted, {"machine": machine.id})
 
     def _tags(self, marker: uuid.UUID, role: str, number: int) -> Tags:
         return {"marker": str(marker), "role": role, "number": str(number)}
@@ -348,9 +372,9 @@ def _guard(disks: Sequence[Disk]) -> str:
 
 
 class _Writer(BlockWriter):
-    def __init__(self, platform: Platform, disk: Disk, *, fresh: bool | None = None) -> None:
+    def __init__(self, platform: Platform, disk: Disk, *, fresh: bool = False) -> None:
         self.name, self.size = disk.id, disk.size
-        self.fresh = disk.tags.get("state") == "new" and not any(disk.data) if fresh is None else fresh
+        self.fresh = fresh
         self._platform, self._disk = platform, disk
         self._lock = threading.Lock()
 

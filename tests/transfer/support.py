@@ -117,6 +117,7 @@ class Workbench:
         self,
         *disks: Path | Exporter,
         machine: str = "vm",
+        hardware: Machine | None = None,
         changes: ChangedBlocks | None = None,
         watch: Watch = ignore,
         **options: Any,
@@ -130,7 +131,7 @@ class Workbench:
                 sources.append(DiskSource(exporter, f"disk{number}", changes=changes))
             chosen = ExportOptions(state=self.state, uploads=UPLOADS, workers=2)
             return export_machine(
-                self.repository, Machine(name=machine), sources, replace(chosen, **options), watch=watch
+                self.repository, hardware or Machine(name=machine), sources, replace(chosen, **options), watch=watch
             )
 
     def point(self, sequence: int | None = None, machine: str = "vm") -> Point:

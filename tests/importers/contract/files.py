@@ -9,7 +9,7 @@ import pytest
 from transfer.killing import in_child, kill_at
 from transfer.support import poke
 
-from importers.contract.harness import MACHINE, Harness
+from contract.harness import MACHINE, Harness
 from importers.files.target import FilesImporter
 from pipeline.target import Context, Importer, Stage
 from pipeline.transfer import local

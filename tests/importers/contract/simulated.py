@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from importers.contract.harness import Harness
-from pipeline.target import Abilities, Context, Importer, Place, Stage
 from simulators.importer import SimulatedImporter
 from simulators.platform import Platform
+
+from contract.harness import Harness
+from pipeline.target import Abilities, Context, Importer, Place, Stage
 
 CONSOLE: Any = frozenset({"text", "picture"})
 KINDS = {
@@ -44,7 +45,9 @@ class SimulatedHarness(Harness):
 
     def things(self) -> list[str]:
         disks = [f"{d.tags.get('role')} {d.tags.get('number')}" for d in self.platform.disks.values()]
-        return sorted([*disks, *(f"machine {m.name} {'on' if m.on else 'off'}" for m in self.platform.machines.values())])
+        return sorted(
+            [*disks, *(f"machine {m.name} {'on' if m.on else 'off'}" for m in self.platform.machines.values())]
+        )
 
     def content(self, stage: Stage, number: int) -> bytes:
         return bytes(self.platform.disks[stage.ref[str(number)]].data)
