@@ -60,8 +60,8 @@ def why_not_kvm(binary: str) -> str:
             return ""
         probe.kill()
         _out, errors = probe.communicate()
-        last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["the firmware said nothing"]
-        return f"a trial machine did not start with KVM ({last[0]})"
+        said = errors.decode(errors="replace").strip().splitlines() or ["the firmware said nothing"]
+        return f"a trial machine did not start with KVM: {said[0].rpartition('qemu-system-x86_64: ')[2]}"
     finally:
         probe.kill()
         probe.communicate()

@@ -5,32 +5,52 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from importers.qemu.definition import Node
-from importers.qemu.folder import Folder, Record
+from importers.qemu.folder import Folder, Record, all_folders
 from importers.qemu.programs import find_program
-from pipeline.errors import Unsupported
+from pipeline.errors import TargetBusy, Unsupported
 from pipeline.transfer.mark import ATTRIBUTE, put_mark
 from pipeline.transfer.stage import Stage as Known
 from pipeline.transfer.stage import explained
 
 
-def adopt_disks(folder: Folder, record: Record, reference: str) -> Record:
-    """`reference`: paths of the disks in their order, with commas between. They are hashed when they are staged.
-    Raises Unsupported for what is no such disk."""
+def nodes_of(reference: str) -> tuple[Node, ...]:
+    """`reference`: paths of the disks in their order, with commas between. Raises Unsupported for what is no such
+    disk."""
     paths = [Path(part.strip()).absolute() for part in reference.split(",")]
-    adopted = {number: Node(file=str(path), format=_format(path)) for number, path in enumerate(paths)}
+    return tuple(Node(file=str(path), format=_format(path)) for path in paths)
+
+
+def refuse_adopted(root: Path, nodes: Sequence[Node], marker: uuid.UUID) -> None:
+    """Raises TargetBusy when another place has one of the disks."""
+    files = {node.file for node in nodes}
+    for folder in all_folders(root):
+        record = folder.read() if folder.marker != marker else None
+        for node in record.adopted.values() if record else ():
+            if node.file in files:
+                raise TargetBusy(f"{node.file} belongs to {folder.path}", remedy="remove that place first")
+
+
+def adopt_disks(folder: Folder, record: Record, nodes: Sequence[Node]) -> Record:
+    """They are hashed when they are staged. Raises TargetBusy when the place took over others before."""
+    adopted = dict(enumerate(nodes))
+    if record.adopted == adopted:
+        return record
+    if record.adopted:
+        raise TargetBusy(f"{folder.path} took over other disks before", remedy="remove the place first")
     (folder.stage / "known").mkdir(parents=True, exist_ok=True, mode=0o700)
     with explained():
-        for number, path in enumerate(paths):
+        for number, node in adopted.items():
             known = Known(folder.stage / "known" / f"disk{number}")
-            if not known.known:
-                known.folder.mkdir(exist_ok=True, mode=0o700)
-                put_mark(path, known)
-                known.write("stage.json", b"")  # ours to write from now on; what it holds is not known
+            known.folder.mkdir(exist_ok=True, mode=0o700)
+            put_mark(Path(node.file), known)
+            known.write("stage.json", b"")  # ours to write from now on; what it holds is not known
     record = record.model_copy(update={"adopted": adopted})
     folder.write(record)
     return record

@@ -9,18 +9,19 @@ from importers.qemu.folder import Record
 from importers.qemu.hardware import Choice, choose_hardware
 from importers.qemu.options import BINARY, parse_options
 from importers.qemu.programs import INSTALL_OVMF, find_program
-from pipeline.errors import TargetError, UsageError
+from pipeline.errors import TargetError
 from pipeline.place import Purpose
 from pipeline.wanted import Wanted
 
 
 def define(record: Record, wanted: Wanted, purpose: Purpose, accelerator: Accelerator) -> Definition:
-    """Raises TargetError, UsageError for what cannot be had: `preflight` says all of it beforehand."""
+    """Raises TargetError for what cannot be had: `preflight` says all of it beforehand."""
     options = parse_options(wanted.options)
     choice = choose_hardware(record.disks, wanted, wanted.networks, options, record.marker)
     for finding in choice.findings:
-        if finding.severity == "error":
-            raise UsageError(f"{finding.subject}: {finding.message}", remedy=finding.remedy)
+        # Networks may be other ones when it is switched on; until then what is not there is isolated.
+        if finding.severity == "error" and not finding.subject.startswith("network"):
+            raise TargetError(f"{finding.subject}: {finding.message}", remedy=finding.remedy)
     hardware = wanted.hardware
     return Definition(
         marker=record.marker,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from importers.qemu.definition import Bus, Definition, DiskDefinition
+from pipeline.target import part_of
 
 SERIAL_LENGTH: dict[Bus, int] = {
     # virtio specification, 5.2.6 (VIRTIO_BLK_T_GET_ID); ATA: 20; NVMe: 20; qemu/hw/scsi/scsi-disk.c: 36
@@ -36,7 +37,7 @@ def attach(machine: Definition) -> Iterator[str]:
     order = {disk.number: place for place, disk in enumerate(boot_order(machine.disks))}
     for bus in dict.fromkeys(disk.bus for disk in machine.disks):
         for number, disk in enumerate(d for d in machine.disks if d.bus == bus):
-            yield from _device(number, disk, order[disk.number])
+            yield from _device(machine, number, disk, order[disk.number])
 
 
 def boot_order(disks: tuple[DiskDefinition, ...]) -> list[DiskDefinition]:
@@ -44,7 +45,7 @@ def boot_order(disks: tuple[DiskDefinition, ...]) -> list[DiskDefinition]:
     return sorted(disks, key=lambda disk: (not disk.boot, disk.number))
 
 
-def _device(number: int, disk: DiskDefinition, order: int) -> Iterator[str]:
+def _device(machine: Definition, number: int, disk: DiskDefinition, order: int) -> Iterator[str]:
     """The disk, `number` on its bus, and the controller when it is the first there."""
     common = f"drive=disk{disk.number},bootindex={order}{_serial(disk)}"
     sectors = f",logical_block_size={disk.sector_size},physical_block_size={max(disk.sector_size, 512)}"
@@ -66,7 +67,13 @@ def _device(number: int, disk: DiskDefinition, order: int) -> Iterator[str]:
         controller, target = divmod(number, most)
         if target == 0:
             yield f"{model},id={disk.bus}{controller}"
-        yield f"scsi-hd,bus={disk.bus}{controller}.0,scsi-id={target},lun=0,{common}{sectors}{errors}"
+        name = f",wwn={_world_wide_name(machine, disk)}" if disk.bus == "lsisas" else ""
+        yield f"scsi-hd,bus={disk.bus}{controller}.0,scsi-id={target},lun=0,{common}{name}{sectors}{errors}"
+
+
+def _world_wide_name(machine: Definition, disk: DiskDefinition) -> str:
+    """SAS disks are told apart by it. Locally assigned: NAA 3 (SPC-4, 7.8.6.4)."""
+    return f"0x3{part_of(machine.marker, 'disk', disk.number).hex[:15]}"
 
 
 def _serial(disk: DiskDefinition) -> str:

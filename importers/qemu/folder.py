@@ -6,7 +6,7 @@
     build-rehearsal/       the machine, or
     build-production/      (importers.qemu.machine)
 
-A folder that ends in `.new` is half made, one that ends in `.old` half gone; both are nothing to anybody.
+A machine's folder that ends in `.new` is half made and counts for nothing; one that ends in `.old` is half gone.
 """
 
 from __future__ import annotations
@@ -157,14 +157,27 @@ def delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def discard(path: Path) -> None:
-    """Delete a folder so that a kill in between leaves it whole or under a name that counts for nothing."""
-    old = path.with_name(path.name + ".old")
-    delete(old)
+def discard(path: Path, last: str) -> None:
+    """Delete a folder, the file `last` at the end. Cut short, it is left as it was or under the name `going` gives."""
     if path.exists():
-        path.rename(old)
+        delete(going(path))
+        path.rename(going(path))
         sync_folder(path.parent)
-        delete(old)
+    complete_discard(path, last)
+
+
+def complete_discard(path: Path, last: str) -> None:
+    """What a `discard` that was cut short left."""
+    if going(path).is_dir():
+        for entry in going(path).iterdir():
+            if entry.name != last:
+                delete(entry)
+        delete(going(path))
+
+
+def going(path: Path) -> Path:
+    """Where a folder is while it is being deleted."""
+    return path.with_name(path.name + ".old")
 
 
 def find_folder(root: Path, marker: uuid.UUID) -> Folder | None:

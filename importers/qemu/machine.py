@@ -15,7 +15,7 @@ from pathlib import Path
 from importers.qemu.definition import FILE, Definition, Node
 from importers.qemu.durable import sync_file, sync_folder, write_whole
 from importers.qemu.events import COMMANDS, COMMANDS_FILE, EVENTS_FILE
-from importers.qemu.folder import delete
+from importers.qemu.folder import complete_discard, delete, discard
 from importers.qemu.programs import qemu_img
 from importers.qemu.script import README, START, readme, start_script
 from pipeline.errors import TargetError
@@ -23,7 +23,7 @@ from pipeline.errors import TargetError
 
 def make(folder: Path, machine: Definition) -> None:
     """The machine with fresh overlays, whole or not there. Raises TargetFull, TargetError."""
-    half = folder.with_name(folder.name + ".new")
+    half = _half_made(folder)
     delete(half)
     half.mkdir(mode=0o700)
     for disk in machine.disks:
@@ -42,6 +42,10 @@ def make(folder: Path, machine: Definition) -> None:
     sync_folder(half)
     half.rename(folder)
     sync_folder(folder.parent)
+
+
+def _half_made(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".new")
 
 
 def make_overlay(folder: Path, overlay: Node, base: Node, size: int) -> None:
@@ -88,6 +92,17 @@ def drop_overlays(folder: Path, machine: Definition) -> None:
     for overlay in folder.glob("disk*.qcow2"):
         if overlay.name not in used:
             overlay.unlink()
+
+
+def drop(folder: Path) -> None:
+    """The machine and all it wrote are gone; cut short, it is shown until that is done."""
+    discard(folder, last=FILE)
+
+
+def complete_drop(folder: Path) -> None:
+    """What a drop, or the making of a machine, left half done."""
+    complete_discard(folder, last=FILE)
+    delete(_half_made(folder))
 
 
 def started(folder: Path) -> bool:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from importers.qemu import agent, preflight
 from importers.qemu.accelerator import Accelerator, Wish, choose
-from importers.qemu.adopt import adopt_disks, let_go
+from importers.qemu.adopt import adopt_disks, let_go, nodes_of, refuse_adopted
 from importers.qemu.build import define
 from importers.qemu.definition import Definition, load
-from importers.qemu.folder import PURPOSES, Folder, Record, discard, find_folder, folder_for
+from importers.qemu.folder import PURPOSES, Folder, Record, find_folder, folder_for, going
 from importers.qemu.forward import HOST, accepted, forward
 from importers.qemu.hardware import cards_of
-from importers.qemu.machine import describe, drop_overlays, make, merged, started
+from importers.qemu.machine import complete_drop, describe, drop, drop_overlays, make, merged, started
 from importers.qemu.observe import agent_is_there, observe
 from importers.qemu.options import BINARY, parse_options
 from importers.qemu.picture import take_picture
@@ -107,8 +107,10 @@ class QemuImporter:
         return Place(folder.marker, record.machine, state, stage, build, bool(record.adopted), ref)
 
     def _build(self, folder: Folder) -> Build | None:
+        """The machine that is there, be it half dropped."""
         for purpose in PURPOSES:
-            machine = self._load(folder.machine(purpose))
+            path = folder.machine(purpose)
+            machine = self._load(path) or self._load(going(path))
             if machine is not None:
                 return self._as_build(folder, machine)
         return None
@@ -138,13 +140,15 @@ class QemuImporter:
             return self._place(folder, record)
 
     def adopt(self, reference: str, marker: uuid.UUID) -> Place:
-        name = Path(reference.partition(",")[0]).stem
+        nodes = nodes_of(reference)
+        name = Path(nodes[0].file).stem
         folder = folder_for(self._root, marker, name)
+        refuse_adopted(self._root, nodes, marker)
         with folder.locked(create=True):
             record = folder.create(name)
-            if record.disks:
+            if record.disks and not record.adopted:
                 raise TargetBusy(f"{folder.path} has disks of its own already", remedy="remove the place first")
-            return self._place(folder, adopt_disks(folder, record, reference))
+            return self._place(folder, adopt_disks(folder, record, nodes))
 
     def stage(self, place: Place, point: Point, wanted: Wanted, *, instant: bool = False) -> Stage:
         if instant:
@@ -178,6 +182,8 @@ class QemuImporter:
 
     def build(self, place: Place, stage: Stage, wanted: Wanted, purpose: Purpose) -> Build:
         with self._locked(place.marker) as (folder, record):
+            for other in PURPOSES:
+                complete_drop(folder.machine(other))
             there = self._build(folder)
             if there is not None and (there.purpose, there.name) == (purpose, wanted.name):
                 return there
@@ -209,7 +215,7 @@ class QemuImporter:
         cards, findings = cards_of(networks, {disk.bus for disk in machine.disks}, machine.marker)
         for finding in findings:
             if finding.severity == "error":
-                raise UsageError(f"{finding.subject}: {finding.message}", remedy=finding.remedy)
+                raise TargetError(f"{finding.subject}: {finding.message}", remedy=finding.remedy)
         found = self._accelerator(machine.wish)
         if machine.wish == "kvm" and found.kind != "kvm":
             raise TargetError(f"KVM does not work: {found.why}", remedy="allow `accelerator: auto` in the mapping")
@@ -254,9 +260,9 @@ class QemuImporter:
         self._context.control.tell(f"merging what {machine.name} wrote into its disks")
         machine = merged(path, machine)
         describe(path, machine)
+        drop_overlays(path, machine)
         record = record.model_copy(update={"merging": "kept"})
         folder.write(record)
-        drop_overlays(path, machine)
         return record
 
     def _dropped(self, folder: Folder, record: Record, build: Build | None) -> Record:
@@ -266,7 +272,7 @@ class QemuImporter:
                 remedy="keep it, or remove the whole place",
             )
         if build is not None:
-            discard(folder.machine(build.purpose))
+            drop(folder.machine(build.purpose))
         return record
 
     def remove(self, marker: uuid.UUID) -> bool:

@@ -11,10 +11,12 @@ import pytest
 
 from contract.files import FilesHarness
 from contract.harness import Harness
+from contract.qemu import QemuHarness
 from contract.simulated import KINDS, SimulatedHarness
 
 HARNESSES: dict[str, tuple[Callable[[Path], Harness], tuple[Any, ...]]] = {
     "files": (FilesHarness, ()),
+    "qemu": (QemuHarness, ()),
     **{name: (partial(SimulatedHarness, abilities=abilities), ()) for name, abilities in KINDS.items()},
 }
 """Name: how it is made, and pytest marks."""
