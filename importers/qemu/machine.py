@@ -12,10 +12,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from importers.qemu.definition import FILE, Definition, Node
+from importers.qemu.definition import FILE, Definition, Node, load
 from importers.qemu.durable import sync_file, sync_folder, write_whole
 from importers.qemu.events import COMMANDS, COMMANDS_FILE, EVENTS_FILE
-from importers.qemu.folder import complete_discard, delete, discard
+from importers.qemu.folder import complete_discard, delete, discard, going
 from importers.qemu.programs import qemu_img
 from importers.qemu.script import README, START, readme, start_script
 from pipeline.errors import TargetError
@@ -23,9 +23,10 @@ from pipeline.errors import TargetError
 
 def make(folder: Path, machine: Definition) -> None:
     """The machine with fresh overlays, whole or not there. Raises TargetFull, TargetError."""
-    half = _half_made(folder)
+    half = half_made(folder)
     delete(half)
     half.mkdir(mode=0o700)
+    write_whole(half / FILE, machine.model_dump_json(indent=1))
     for disk in machine.disks:
         if disk.node != disk.base:
             make_overlay(half, disk.node, disk.base, disk.size)
@@ -44,7 +45,8 @@ def make(folder: Path, machine: Definition) -> None:
     sync_folder(folder.parent)
 
 
-def _half_made(folder: Path) -> Path:
+def half_made(folder: Path) -> Path:
+    """Where a machine is while it is being made; its definition first, so that it can be told whose it is."""
     return folder.with_name(folder.name + ".new")
 
 
@@ -94,15 +96,21 @@ def drop_overlays(folder: Path, machine: Definition) -> None:
             overlay.unlink()
 
 
+def definition_in(folder: Path) -> Definition | None:
+    """Of the machine in the folder, whole, half made or half dropped. Raises ValueError when it is damaged."""
+    return load(folder) or load(going(folder)) or load(half_made(folder))
+
+
 def drop(folder: Path) -> None:
-    """The machine and all it wrote are gone; cut short, it is shown until that is done."""
+    """The machine and all it wrote are gone."""
     discard(folder, last=FILE)
+    delete(half_made(folder))
 
 
-def complete_drop(folder: Path) -> None:
-    """What a drop, or the making of a machine, left half done."""
+def drop_rest(folder: Path) -> None:
+    """What a drop, or the making of a machine, left half done is gone."""
     complete_discard(folder, last=FILE)
-    delete(_half_made(folder))
+    delete(half_made(folder))
 
 
 def started(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from importers.qemu.accelerator import Accelerator, Wish, choose
 from importers.qemu.adopt import adopt_disks, let_go, nodes_of, refuse_adopted
 from importers.qemu.build import define
 from importers.qemu.definition import Definition, load
-from importers.qemu.folder import PURPOSES, Folder, Record, find_folder, folder_for, going
+from importers.qemu.folder import PURPOSES, Folder, Record, find_folder, folder_for
 from importers.qemu.forward import HOST, accepted, forward
 from importers.qemu.hardware import cards_of
-from importers.qemu.machine import complete_drop, describe, drop, drop_overlays, make, merged, started
+from importers.qemu.machine import definition_in, describe, drop, drop_overlays, drop_rest, make, merged, started
 from importers.qemu.observe import agent_is_there, observe
 from importers.qemu.options import BINARY, parse_options
 from importers.qemu.picture import take_picture
@@ -107,10 +107,9 @@ class QemuImporter:
         return Place(folder.marker, record.machine, state, stage, build, bool(record.adopted), ref)
 
     def _build(self, folder: Folder) -> Build | None:
-        """The machine that is there, be it half dropped."""
+        """The machine that is there, be it half made or half dropped."""
         for purpose in PURPOSES:
-            path = folder.machine(purpose)
-            machine = self._load(path) or self._load(going(path))
+            machine = _readable(definition_in, folder.machine(purpose))
             if machine is not None:
                 return self._as_build(folder, machine)
         return None
@@ -120,14 +119,6 @@ class QemuImporter:
         return Build(
             folder.marker, machine.purpose, machine.name, machine.networks, started(path), {"folder": str(path)}
         )
-
-    def _load(self, path: Path) -> Definition | None:
-        try:
-            return load(path)
-        except ValueError as error:
-            raise TargetMismatch(
-                f"{path} holds a machine that cannot be read", remedy="take it away with `failback clean`"
-            ) from error
 
     def prepare(self, point: Point, wanted: Wanted, marker: uuid.UUID) -> Place:
         machine = point.manifest.machine.name
@@ -183,7 +174,7 @@ class QemuImporter:
     def build(self, place: Place, stage: Stage, wanted: Wanted, purpose: Purpose) -> Build:
         with self._locked(place.marker) as (folder, record):
             for other in PURPOSES:
-                complete_drop(folder.machine(other))
+                drop_rest(folder.machine(other))
             there = self._build(folder)
             if there is not None and (there.purpose, there.name) == (purpose, wanted.name):
                 return there
@@ -248,13 +239,12 @@ class QemuImporter:
             return stage
 
     def _kept(self, folder: Folder, record: Record, build: Build | None) -> Record:
-        if build is None:
-            raise TargetError(f"{folder.path} has no machine whose layer could be kept", remedy="build it first")
+        path = folder.machine(build.purpose) if build else folder.path
+        machine = _readable(load, path)
+        if machine is None:
+            raise TargetError(f"{folder.path} has no whole machine whose layer could be kept", remedy="build it first")
         if record.merging == "kept":
             return record
-        path = folder.machine(build.purpose)
-        machine = self._load(path)
-        assert machine is not None
         record = record.model_copy(update={"merging": "keeping"})
         folder.write(record)
         self._context.control.tell(f"merging what {machine.name} wrote into its disks")
@@ -294,7 +284,7 @@ class QemuImporter:
 
     def observe(self, build: Build) -> Observation:
         folder = find_folder(self._root, build.marker)
-        machine = self._load(folder.machine(build.purpose)) if folder else None
+        machine = _readable(load, folder.machine(build.purpose)) if folder else None
         if folder is None or machine is None:
             return Observation("off", reason="the machine is gone")
         with self._monitor, self._agent:
@@ -356,7 +346,17 @@ class QemuImporter:
 
     def _machine(self, build: Build) -> tuple[Path, Definition]:
         folder = find_folder(self._root, build.marker)
-        machine = self._load(folder.machine(build.purpose)) if folder else None
+        machine = _readable(load, folder.machine(build.purpose)) if folder else None
         if folder is None or machine is None:
             raise TargetError(f"{build.name} is gone from {self._root}", remedy="build it again")
         return folder.machine(build.purpose), machine
+
+
+def _readable(read: Callable[[Path], Definition | None], path: Path) -> Definition | None:
+    """Raises TargetMismatch for a definition that is damaged."""
+    try:
+        return read(path)
+    except ValueError as error:
+        raise TargetMismatch(
+            f"{path} holds a machine that cannot be read", remedy="it was edited, or made by another release; remove it"
+        ) from error
