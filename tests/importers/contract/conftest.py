@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulators.kinds import KINDS
 
 from contract.files import FilesHarness
 from contract.harness import Harness
-from contract.simulated import KINDS, SimulatedHarness
+from contract.simulated import SimulatedHarness
 
 HARNESSES: dict[str, tuple[Callable[[Path], Harness], tuple[Any, ...]]] = {
     "files": (FilesHarness, ()),
