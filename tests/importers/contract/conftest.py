@@ -12,10 +12,12 @@ from simulators.kinds import KINDS
 
 from contract.files import FilesHarness
 from contract.harness import Harness
+from contract.shed import ShedHarness
 from contract.simulated import SimulatedHarness
 
 HARNESSES: dict[str, tuple[Callable[[Path], Harness], tuple[Any, ...]]] = {
     "files": (FilesHarness, ()),
+    "a package of somebody else": (ShedHarness, ()),
     **{name: (partial(SimulatedHarness, abilities=abilities), ()) for name, abilities in KINDS.items()},
 }
 """Name: how it is made, and pytest marks."""
