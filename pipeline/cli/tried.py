@@ -43,7 +43,7 @@ def verify_by_booting(
                 )
         invocation.grace_seconds = CLEAN_UP_SECONDS
         invocation.how_to_go_on = lambda: (
-            "nothing is left running; run the same command again to go on, or `failback clean` to take away what it left"
+            "nothing is left running; the same command goes on, and `failback clean` takes away what this one left"
         )
 
         def verify(importer: Importer, build: Build) -> Results:
