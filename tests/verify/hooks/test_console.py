@@ -79,10 +79,30 @@ def test_another_mode_of_the_screen_passes(subject: FakeSubject, look: Look) -> 
     assert "text was not looked for" not in outcomes[-1].seen
 
 
+def test_a_command_that_goes_on_knows_the_firmwares_picture(subject: FakeSubject, look: Look) -> None:
+    pictures(subject, look, png(*SEABIOS))
+    subject.fresh = False
+    (outcome,) = pictures(subject, look, png(*LOGIN))
+    assert outcome.status == "passed"
+    (outcome,) = pictures(subject, look, png(*BOOTING))
+    assert outcome.status == "failed"
+
+
+def test_a_machine_that_ran_before_and_whose_firmware_nobody_saw_is_not_guessed_at(
+    subject: FakeSubject, look: Look
+) -> None:
+    subject.fresh = False
+    (outcome,) = pictures(subject, look, png(*LOGIN))
+    assert (outcome.status, outcome.final) == ("failed", True)
+    assert "look for a text instead" in outcome.seen
+
+
 def test_a_console_that_shows_nothing_at_all_is_not_applicable(subject: FakeSubject, look: Look) -> None:
     subject.abilities = Abilities()
     assert look("console", text="login:").status == "not applicable"
     assert look("picture").status == "not applicable"
+    subject.abilities = Abilities(console=frozenset({"text"}))
+    assert look("console").seen == "this platform shows no pictures of consoles; say what text to look for"
 
 
 def test_a_picture_is_kept(subject: FakeSubject, look: Look) -> None:
