@@ -17,14 +17,21 @@ def importer_names() -> list[str]:
 
 def open_importer(target: str, context: Context) -> Importer:
     """The importer for `target`. Raises UsageError when there is none or it cannot be loaded."""
-    for entry in entry_points(group=GROUP, name=target):
-        try:
-            kind = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise UsageError(
-                f"the importer {target} ({entry.value}) cannot be loaded: {error}",
-                remedy="install what it needs, or reinstall the package that brings it",
-            ) from error
-        importer: Importer = kind(context)
-        return importer
-    raise UsageError(f"--to {target} is unknown", remedy=f"known are: {', '.join(importer_names())}")
+    entries = {entry.value: entry for entry in entry_points(group=GROUP, name=target)}
+    if not entries:
+        raise UsageError(f"--to {target} is unknown", remedy=f"known are: {', '.join(importer_names())}")
+    if len(entries) > 1:
+        raise UsageError(
+            f"several packages have an importer {target!r}: {', '.join(sorted(entries))}",
+            remedy="uninstall all but one",
+        )
+    [entry] = entries.values()
+    try:
+        kind = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"the importer {target} ({entry.value}) cannot be loaded: {error}",
+            remedy="install what it needs, or reinstall the package that brings it",
+        ) from error
+    importer: Importer = kind(context)
+    return importer

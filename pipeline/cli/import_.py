@@ -19,6 +19,7 @@ from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.catalogue import Point
+    from pipeline.cli.progress import Meter
     from pipeline.home.arrival import Arrival, Verify
     from pipeline.home.site import Site
     from pipeline.wanted import Wanted
@@ -105,14 +106,9 @@ def import_(
         ground = ground_of(invocation, mapped, watch=meter, out=out, seeds=tuple(seed or ()))
         found = resolve(ground.repository, name)
         wanted = resolve_mapping(mapped, found.manifest, to)
-        invocation.how_to_go_on = lambda: (
-            "run the same command again to go on; until it ends, the disks are not whole"
-            + (f" ({size(done)} are written already)" if (done := sum(c.written for c in meter.all)) else "")
-            if not dry_run
-            else ""
-        )
         with open_site(ground, to, found.manifest.machine.name, "import") as site:
             _check_machines(site, asked=switched_on or rehearse)
+            invocation.how_to_go_on = lambda: _how_to_go_on(site, meter, dry_run=dry_run)
             if dry_run:
                 return forecast_ending(invocation, site, found, wanted, rehearsal=rehearse, boots=switched_on)
             if rehearse:
@@ -149,6 +145,23 @@ def _arrive(
     if rehearsal:
         return rehearse(site, point, wanted, instant=instant, verify=verify)
     return bring_home(site, point, wanted, boot=boot, instant=instant, verify=verify, keep_running=keep_running)
+
+
+def _how_to_go_on(site: Site, meter: Meter, *, dry_run: bool) -> str:
+    if dry_run:
+        return ""
+    record = site.folder.record
+    if record is not None and record.doing.startswith("rehearsal"):
+        return "nothing is left running; run the same command again to go on"
+    if record is not None and record.whole:
+        return (
+            f"run the same command again to go on; if {site.machine} runs it goes on running, and "
+            f"`failback stop {site.machine} --to {site.target}` switches it off"
+        )
+    done = sum(counters.written for counters in meter.all)
+    return "run the same command again to go on; until it ends, the disks are not whole" + (
+        f" ({size(done)} are written already)" if done else ""
+    )
 
 
 def _verify(checking: Checking, site: Site, wanted: Wanted) -> Verify:

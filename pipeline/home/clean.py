@@ -95,7 +95,7 @@ def _judge(site: Site, place: Place | None, *, everything: bool) -> tuple[str, s
         return "drop", f"rehearsal on {_described(place)}, {cause}"
     if place.state in _HALF_MADE and not (record and record.whole):
         return "remove", f"{_described(place)}, {cause}"
-    return "none", f"{_described(place)}: whole, and in use"
+    return "none", f"{_described(place)}: it stays"
 
 
 def _described(place: Place) -> str:

@@ -36,6 +36,11 @@ class Subject(Protocol):
         """None of its adapters is on a network: nothing reaches it, unless the platform forwards ports."""
 
     @property
+    def fresh(self) -> bool:
+        """It was switched on just before the checks began: the first that is seen of it is its firmware. False: an
+        earlier command had switched it on."""
+
+    @property
     def artifacts(self) -> Path:
         """A folder for what checks keep; it exists. `save` writes there."""
 
@@ -66,7 +71,7 @@ class Subject(Protocol):
 class BuildSubject:
     """The Subject of a build that an importer has booted.
 
-    `booted` is when that was, on the clock `now` (seconds, monotonic).
+    `booted` is when that was, on the clock `now` (seconds, monotonic). `fresh`: by this command, just now.
     """
 
     def __init__(
@@ -77,10 +82,12 @@ class BuildSubject:
         artifacts: Path,
         *,
         booted: float,
+        fresh: bool = True,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.machine = machine
         self.artifacts = artifacts
+        self.fresh = fresh
         self.abilities = importer.abilities
         self.networks = build.networks
         self.isolated = all(network.name is None for network in build.networks)

@@ -31,6 +31,8 @@ OK, ERROR, SWITCH, VERSION_10 = 0x00, 0xFF, 0xFE, 0x0A
 PROTOCOL_41, SECURE_CONNECTION, PLUGIN_AUTH = 0x200, 0x8000, 0x80000
 UTF8 = 33
 MAX_PACKET = 1 << 24
+MAX_ANSWER = 1 << 16
+"""A server says less than this before a login; what says more is something else."""
 REFUSED = (1044, 1045, 1130, 1251, 1698, 3118, 3159)
 """Errors that refuse a login: access denied, host not allowed, wrong plug-in, locked, only over TLS."""
 
@@ -74,19 +76,20 @@ def query(arguments: argparse.Namespace, host: str, port: int, seconds: float) -
 def handshake(user: str, host: str, port: int, seconds: float) -> None:
     with socket.create_connection((host, port), seconds) as connection:
         stream = connection.makefile("rb")
-        number, greeting = packet(stream)
+        number, greeting = packet(stream, f"{host}:{port}")
         if greeting[:1] == bytes([ERROR]):
             refused("", greeting)
         if greeting[:1] != bytes([VERSION_10]):
-            failed(f"{host}:{port} is no MySQL server, or closes the connection (it says {greeting[:40]!r})")
-        version = greeting[1:].partition(b"\0")[0].decode("utf-8", "replace")
+            failed(f"{host}:{port} is no MySQL server (it says {greeting[:40]!r})")
+        # MariaDB puts 5.5.5- before its own, for old replicas.
+        version = greeting[1:].partition(b"\0")[0].decode("utf-8", "replace").removeprefix("5.5.5-")
         flags = PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH
         login = struct.pack("<IIB23x", flags, MAX_PACKET, UTF8) + user.encode() + b"\0\0mysql_native_password\0"
         send(connection, number + 1, login)
-        number, answer = packet(stream)
+        number, answer = packet(stream, f"{host}:{port}")
         if answer[:1] == bytes([SWITCH]):
             send(connection, number + 1, b"")
-            number, answer = packet(stream)
+            number, answer = packet(stream, f"{host}:{port}")
     if answer[:1] == bytes([OK]):
         passed(f"MySQL {version} lets {user} in without a password")
     if answer[:1] == bytes([ERROR]):
@@ -94,12 +97,13 @@ def handshake(user: str, host: str, port: int, seconds: float) -> None:
     passed(f"MySQL {version} answers")
 
 
-def packet(stream: BinaryIO) -> tuple[int, bytes]:
+def packet(stream: BinaryIO, where: str) -> tuple[int, bytes]:
     """Sequence number and content."""
     head = stream.read(4)
-    if len(head) < 4:
-        failed(f"the connection was closed (after {head!r})")
-    return head[3], stream.read(int.from_bytes(head[:3], "little"))
+    length = int.from_bytes(head[:3], "little")
+    if len(head) < 4 or length > MAX_ANSWER:
+        failed(f"{where} is no MySQL server, or closes the connection (it says {head!r})")
+    return head[3], stream.read(length)
 
 
 def send(connection: socket.socket, number: int, content: bytes) -> None:

@@ -62,8 +62,9 @@ def says(text: bytes) -> Talk:
 
 
 def silent(connection: socket.socket) -> None:
-    """Waits until the other side closes."""
-    connection.recv(1)
+    """Takes everything and says nothing."""
+    while connection.recv(65536):
+        pass
 
 
 def closes(connection: socket.socket) -> None:

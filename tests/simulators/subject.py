@@ -25,6 +25,7 @@ class FakeSubject:
     abilities: Abilities = ALL
     networks: tuple[Network, ...] = (Network(),)
     isolated: bool = True
+    fresh: bool = True
     observation: Observation = field(default_factory=lambda: Observation("on"))
     pictures: list[bytes | None] = field(default_factory=list)
     endpoints: dict[int, Endpoint] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from pydantic import model_validator
@@ -13,6 +14,8 @@ from pipeline.verify.hooks.image import KEPT_SHARE, Picture, read_picture
 from pipeline.verify.hooks.text import Regex, last_lines, plain, quoted, search
 from pipeline.verify.retry import Retry
 from pipeline.verify.subject import Subject
+
+FIRMWARE = "firmware.png"
 
 
 class ConsoleSettings(Model):
@@ -35,7 +38,8 @@ class ConsoleHook(Hook[ConsoleSettings]):
 
     Where the platform has no text console, pictures are compared: the first that is not blank is the firmware's; passed
     when one that is not blank has lost most of it. That is weaker, and the result says that this was shown and the text
-    was not looked for.
+    was not looked for. The firmware's picture is kept among the artifacts, for a command that goes on where a killed
+    one ended.
     """
 
     Settings = ConsoleSettings
@@ -60,8 +64,10 @@ class ConsoleHook(Hook[ConsoleSettings]):
         if "picture" in consoles:
             note = "" if wanted is None else "; the text was not looked for: this platform has no text console"
             outcome = self._picture(subject, attempt)
-            return Outcome(outcome.status, outcome.seen + note, outcome.artifacts)
-        return not_applicable("this platform shows neither text nor picture of consoles")
+            return replace(outcome, seen=outcome.seen + note)
+        if "text" in consoles:
+            return not_applicable("this platform shows no pictures of consoles; say what text to look for")
+        return not_applicable("this platform shows neither text nor pictures of consoles")
 
     def _pattern(self) -> str | None:
         return re.escape(self.settings.text) if self.settings.text is not None else self.settings.regex
@@ -82,9 +88,16 @@ class ConsoleHook(Hook[ConsoleSettings]):
         if png is None:
             return failed("no picture of the console to be had")
         picture = read_picture(png)
+        if self._firmware is None and not subject.fresh:
+            before = subject.artifacts / FIRMWARE
+            if not before.is_file():
+                seen = "the machine ran before, and what its firmware showed is not known: look for a text instead"
+                return Outcome("failed", seen, final=True)
+            self._firmware = read_picture(before.read_bytes())
         if self._firmware is None:
             if not picture.blank:
                 self._firmware = picture
+                subject.save(FIRMWARE, png)
             return failed(f"first picture of the console ({picture.size}{', blank' if picture.blank else ''})")
         kept = self._firmware.kept(picture)
         if picture.blank:

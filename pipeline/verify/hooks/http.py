@@ -10,6 +10,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,7 +128,7 @@ class HttpHook(Hook[HttpSettings]):
         except OSError as error:
             return failed(f"{what_failed(error)} by {where}")
         outcome = self._judge(answer, body)
-        return Outcome(outcome.status, without(outcome.seen, secrets.values()))
+        return replace(outcome, seen=without(outcome.seen, secrets.values()))
 
     def _secrets(self) -> dict[str, str]:
         for header, variable in self.settings.send_secret.items():

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,9 @@ class SshHook(Hook[SshSettings]):
             return failed(f"{where}: {error or f'exit code {SSH_FAILED}'}")
         outcome = judged(self.settings, ran.exit_code, ran.output, ran.error)
         if not self.settings.accept_new:
-            return Outcome(outcome.status, f"{outcome.seen}; the host key is the one expected")
+            return replace(outcome, seen=f"{outcome.seen}; the host key is the one expected")
         recorded = ", ".join(fingerprint(line) for line in keys) or "none shown"
-        return Outcome(outcome.status, f"{outcome.seen}; host key accepted unseen: {recorded}")
+        return replace(outcome, seen=f"{outcome.seen}; host key accepted unseen: {recorded}")
 
     def _arguments(self, endpoint: Endpoint, known: Path, seconds: float) -> list[str]:
         settings = self.settings

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulators.kinds import KINDS
 
 from contract.files import FilesHarness
 from contract.harness import Harness
 from contract.qemu import QemuHarness
-from contract.simulated import KINDS, SimulatedHarness
+from contract.shed import ShedHarness
+from contract.simulated import SimulatedHarness
 
 HARNESSES: dict[str, tuple[Callable[[Path], Harness], tuple[Any, ...]]] = {
     "files": (FilesHarness, ()),
     "qemu": (QemuHarness, ()),
+    "a package of somebody else": (ShedHarness, ()),
     **{name: (partial(SimulatedHarness, abilities=abilities), ()) for name, abilities in KINDS.items()},
 }
 """Name: how it is made, and pytest marks."""

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from simulators.importer import SimulatedImporter
 from simulators.platform import Platform
 
 from contract.harness import Harness
 from pipeline.target import Abilities, Context, Importer, Place, Stage
-
-CONSOLE: Any = frozenset({"text", "picture"})
-KINDS = {
-    "like qemu": Abilities(layer="overlay", console=CONSOLE),
-    "like a hypervisor's bulk path": Abilities(patch="none", layer="snapshot", proof="stream"),
-    "like a hypervisor's worker": Abilities(layer="snapshot", adopts=True, guest=frozenset({"heartbeat", "command"})),
-    "like a gateway": Abilities(layer="clone", size_step=1 << 20, network_at="boot"),
-    "like a gateway that refreshes below machines": Abilities(layer="clone", stage_while_layered=True),
-    "like a block API": Abilities(patch="child", layer="clone", create_off=False, granule=512 << 10),
-    "like a transition host": Abilities(layer="none", power="guest", writer="agent"),
-    "layers without patches": Abilities(patch="none", layer="clone", network_at="boot", create_off=False),
-    "children under snapshots": Abilities(patch="child", layer="snapshot", instant=True),
-    "switched by a person": Abilities(layer="snapshot", power="none"),
-    "neither layers nor patches": Abilities(patch="none", layer="none", create_off=False),
-}
 
 
 class Killed(BaseException):
@@ -71,12 +56,13 @@ class SimulatedHarness(Harness):
         return "survivor"
 
     def killed(self, nth: int, action: Callable[[], object]) -> bool:
-        count = 0
+        count, dead = 0, False
 
         def fault(_name: str, phase: Literal["before", "after"]) -> None:
-            nonlocal count
+            nonlocal count, dead
             count += phase == "before"
-            if count >= abs(nth) and (phase == "after") == (nth < 0):
+            dead = dead or (count >= abs(nth) and (phase == "after") == (nth < 0))
+            if dead:  # the dead clean nothing up
                 raise Killed
 
         self.platform.fault = fault
