@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.documents import read_document, write_bytes
+from pipeline.errors import TargetError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,9 @@ class Checking:
     ) -> None:
         """Raises UsageError for checks that cannot be, before anything is done. Where something is to be seen, or
         `always`, and nothing says what, the console is looked at."""
+        for option, where in (("--junit", junit), ("--picture", picture)):
+            if where and "://" not in where and not Path(where).absolute().parent.is_dir():
+                raise UsageError(f"{option} {where}: there is no such folder", remedy="make it first")
         self.checks = _read_checks(checks, hooks, by_default=always or bool(junit or picture))
         self.results: Results | None = None
         self.pictured = ""
@@ -65,8 +69,8 @@ class Checking:
         """Something is to be seen of a machine that runs."""
         return bool(self.checks)
 
-    def on(self, machine: Machine, control: Control, importer: Importer, build: Build) -> Results:
-        """Run the checks, then take the picture, whatever they found."""
+    def on(self, machine: Machine, control: Control, importer: Importer, build: Build, *, fresh: bool) -> Results:
+        """Run the checks, then take the picture, whatever they found. `fresh`: it was switched on just now."""
         import time
         from datetime import UTC, datetime
 
@@ -75,7 +79,7 @@ class Checking:
         from pipeline.verify.subject import BuildSubject
 
         begun = datetime.now(UTC)
-        subject = BuildSubject(importer, build, machine, self._artifacts, booted=time.monotonic())
+        subject = BuildSubject(importer, build, machine, self._artifacts, booted=time.monotonic(), fresh=fresh)
         try:
             self.results = run_checks(self.checks, subject, control)
         finally:
@@ -87,9 +91,12 @@ class Checking:
     def _take_picture(self, importer: Importer, build: Build) -> None:
         if not self._picture:
             return
-        png = importer.picture(build)
+        try:
+            png, why = importer.picture(build), "there is none to be had"
+        except TargetError as error:  # what the checks found counts, not that it could not be pictured
+            png, why = None, error.message
         if png is None:
-            self._invocation.warn(f"there is no picture of the console to be had; {self._picture} was not written")
+            self._invocation.warn(f"no picture of the console, {self._picture} was not written: {why}")
             return
         write_bytes(self._picture, png)
         self.pictured = self._picture

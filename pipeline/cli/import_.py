@@ -165,7 +165,7 @@ def _how_to_go_on(site: Site, meter: Meter, *, dry_run: bool) -> str:
 
 
 def _verify(checking: Checking, site: Site, wanted: Wanted) -> Verify:
-    return lambda importer, build: checking.on(wanted.hardware, site.control, importer, build)
+    return lambda importer, build, fresh: checking.on(wanted.hardware, site.control, importer, build, fresh=fresh)
 
 
 def _check_boot(*, rehearse: bool, boot: bool | None, checking: Checking, instant: bool) -> None:

@@ -46,8 +46,8 @@ def verify_by_booting(
             "nothing is left running; the same command goes on, and `failback clean` takes away what this one left"
         )
 
-        def verify(importer: Importer, build: Build) -> Results:
-            return checking.on(wanted.hardware, ground.control, importer, build)
+        def verify(importer: Importer, build: Build, fresh: bool) -> Results:
+            return checking.on(wanted.hardware, ground.control, importer, build, fresh=fresh)
 
         arrival = try_out(ground, target, found, wanted, instant=instant, verify=verify)
     return ending_of(invocation, found, target, arrival, checking, rehearsal=True)

@@ -21,8 +21,8 @@ class Verdict(Protocol):
         """Why not."""
 
 
-Verify = Callable[[Importer, Build], Verdict]
-"""Looks at a machine that was just switched on; returns when it knows."""
+Verify = Callable[[Importer, Build, bool], Verdict]
+"""Looks at a machine that runs; returns when it knows. True: it was switched on just now, not by an earlier command."""
 
 
 @dataclass(frozen=True, slots=True)

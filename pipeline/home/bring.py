@@ -39,8 +39,9 @@ def bring_home(
         stage, build = _built(site, point, wanted, instant=instant)
         if not boot:
             return Arrival(stage, build, found)
-        build, seen = switch_on(site, build, wanted)
-        verdict = verify(site.importer, build) if verify else None
+        on = switch_on(site, build, wanted)
+        build, seen = on.build, on.seen
+        verdict = verify(site.importer, build, on.fresh) if verify else None
         running = keep_running or verdict is None or verdict.verified
         if not running:
             seen = site.importer.stop(build, seconds=STOP_SECONDS)

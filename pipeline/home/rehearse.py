@@ -72,11 +72,11 @@ def _tried(
     verdict: Verdict | None = None
     try:
         build = site.importer.build(there(site), stage, apart, "rehearsal")
-        build, seen = switch_on(site, build, apart)
-        verdict = verify(site.importer, build) if verify else None
+        on = switch_on(site, build, apart)
+        verdict = verify(site.importer, on.build, on.fresh) if verify else None
     finally:
         throw_away(site)
-    return Arrival(stage, None, found, verdict, False, seen)
+    return Arrival(stage, None, found, verdict, False, on.seen)
 
 
 def _remove(site: Site) -> None:

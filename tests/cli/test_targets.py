@@ -186,6 +186,8 @@ def test_what_does_not_go_together_is_refused(bring: Run, failback: Run, tmp_pat
         ("--hook", "no-such-hook"),
         ("--hook", "tcp:0"),
         ("--checks", tmp_path / "nothing.yaml"),
+        ("--picture", tmp_path / "nowhere" / "p.png"),
+        ("--junit", tmp_path / "nowhere" / "j.xml"),
     ):
         assert bring(*wrong).code == 2, wrong
     assert bring("--instant").code == 11

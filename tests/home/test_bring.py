@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from simulators.platform import WRITES
 from home.conftest import Home, Make
 from pipeline.errors import BootError, Cancelled, NotReady, PlaceHeld, TargetBusy, UsageError
 from pipeline.home.arrival import Verify
+from pipeline.home.folder import Places
 from pipeline.target import Build, Importer
 from pipeline.verify.results import Results
 
 
 def says(why: str = "") -> Verify:
-    def verify(importer: Importer, build: Build) -> Results:
+    def verify(importer: Importer, build: Build, _fresh: bool) -> Results:
         assert importer.observe(build).power == "on"
         return Results("vm", (), 0.1, ended=why or "unknown") if why else GOOD
 
@@ -130,6 +132,31 @@ def test_what_passes_its_checks_is_left_running_and_what_fails_is_stopped(home: 
     assert (machine.on, machine.starts) == (True, 2)
 
 
+def test_a_verification_is_told_whether_the_machine_was_only_just_switched_on(home: Home) -> None:
+    told: list[bool] = []
+
+    def verify(_importer: Importer, _build: Build, fresh: bool) -> _Good:
+        told.append(fresh)
+        return GOOD
+
+    home.bring(boot=True, verify=verify)
+    home.bring(boot=True, verify=verify)
+    home.stop()
+    home.bring(boot=True, verify=verify)
+    home.try_out(verify=verify)
+    assert told == [True, False, True, True]
+
+
+def test_a_command_that_came_to_its_end_leaves_no_word_of_what_it_did(home: Home) -> None:
+    folder = Places(home.state).of("simulated", uuid.UUID(home.marker()))
+    home.killed(3, home.bring)
+    assert folder.record is not None
+    assert (folder.record.name, folder.record.doing, folder.record.whole) == ("vm/import", "import vm@1", False)
+    for command in (home.bring, home.rehearse, home.bring, home.stop):
+        command()
+        assert (folder.record.doing, folder.record.whole) == ("", True)
+
+
 def test_a_machine_that_goes_off_at_once_is_an_error_that_says_why(home: Home) -> None:
     home.platform.guest = "halts"
     with pytest.raises(BootError, match="the guest switched itself off") as caught:
@@ -198,7 +225,7 @@ def test_an_instant_machine_is_brought_home_again_when_its_disks_are_filled(make
 def test_two_commands_on_one_machine_are_refused_and_say_who_works(home: Home, tmp_path: Path) -> None:
     seen: list[str] = []
 
-    def meanwhile(importer: Importer, build: Build) -> _Good:
+    def meanwhile(importer: Importer, build: Build, _fresh: bool) -> _Good:
         for action in (home.bring, home.rehearse, home.stop):
             with pytest.raises(PlaceHeld) as caught:
                 action()

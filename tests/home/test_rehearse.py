@@ -17,7 +17,7 @@ def can_rehearse(home: Home) -> bool:
 def test_the_machine_is_tried_out_apart_and_the_stage_stays_as_it_was(any_home: Home) -> None:
     seen: list[tuple[str, list[str | None]]] = []
 
-    def look(importer: Importer, build: Build) -> object:
+    def look(importer: Importer, build: Build, _fresh: bool) -> object:
         [machine] = any_home.platform.machines.values()
         seen.append((machine.name, machine.networks))
         assert importer.observe(build).power == "on"
@@ -55,7 +55,7 @@ def test_what_does_not_pass_is_thrown_away_as_well(home: Home) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError, Cancelled])
 def test_whatever_ends_it_nothing_is_left_running(home: Home, error: type[BaseException]) -> None:
-    def interrupted(_importer: Importer, _build: Build) -> object:
+    def interrupted(_importer: Importer, _build: Build, _fresh: bool) -> object:
         if error is Cancelled:
             home.control.cancel()
             home.control.check()
@@ -124,7 +124,7 @@ def test_trying_out_what_does_not_start_leaves_nothing(home: Home) -> None:
 
 
 def test_a_second_try_after_a_cut_goes_on_with_what_is_staged(home: Home) -> None:
-    def interrupted(_importer: Importer, _build: Build) -> object:
+    def interrupted(_importer: Importer, _build: Build, _fresh: bool) -> object:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

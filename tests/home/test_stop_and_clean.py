@@ -117,7 +117,7 @@ def test_what_is_whole_stays_even_after_a_refresh_was_killed(home: Home, boot: b
 def test_what_a_command_works_on_is_not_touched(home: Home) -> None:
     seen = {}
 
-    def meanwhile(_importer: Importer, _build: Build) -> object:
+    def meanwhile(_importer: Importer, _build: Build, _fresh: bool) -> object:
         seen.update({left.name: (left.action, left.what) for left in home.clean()})
         return GOOD
 
