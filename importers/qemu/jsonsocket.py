@@ -13,6 +13,8 @@ from typing import Any, Self
 _MOST = 64 << 20
 """Bytes of one answer. Output of a program in the guest is the longest; its agent stops at 16 MiB before base64."""
 
+_STEP = 0.02
+
 
 class Gone(OSError):
     """Nobody listens, or the connection was cut."""
@@ -29,8 +31,7 @@ class JsonSocket:
         try:
             # The name of a Unix socket has 108 bytes at most (unix(7)).
             directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._patience()
-            self._socket.connect(f"/proc/self/fd/{directory}/{name}")
+            self._connect(f"/proc/self/fd/{directory}/{name}")
         except TimeoutError:
             self._socket.close()
             raise
@@ -40,6 +41,16 @@ class JsonSocket:
         finally:
             if directory >= 0:
                 os.close(directory)
+
+    def _connect(self, path: str) -> None:
+        while True:
+            self._patience()
+            try:
+                self._socket.connect(path)
+            except BlockingIOError:  # others wait for their turn: QEMU lets one wait beside the one it talks to
+                time.sleep(_STEP)
+            else:
+                return
 
     def __enter__(self) -> Self:
         return self

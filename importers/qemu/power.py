@@ -12,6 +12,7 @@ from importers.qemu.arguments import SERIAL_LOG
 from importers.qemu.definition import Definition
 from importers.qemu.durable import sync_folder
 from importers.qemu.events import EVENTS_FILE, read_events
+from importers.qemu.options import BINARY
 from importers.qemu.process import Process, claim, running, runs
 from importers.qemu.programs import find_program
 from importers.qemu.qmp import Qmp, QmpError, QmpGone
@@ -20,6 +21,7 @@ from pipeline.errors import BootError, TargetBusy, TargetError
 from pipeline.target import Control
 
 QEMU_LOG = "qemu.log"
+_SPEAKER = f"{BINARY}: "
 _START_SECONDS = 60.0
 _PRESS_AGAIN_SECONDS = 10.0
 """A guest that is still booting does not hear the power button."""
@@ -109,13 +111,13 @@ def _trouble(folder: Path, machine: Definition) -> TargetError | BootError:
 
 
 def last_words(folder: Path) -> str:
-    """The last line that QEMU wrote for people."""
+    """The last that QEMU wrote for people; hints that follow an error have no name in front."""
     try:
-        lines = (folder / QEMU_LOG).read_text(errors="replace").split("\n")
+        lines = (folder / QEMU_LOG).read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1].removeprefix("qemu-system-x86_64: ") if said else ""
+    said = [line.removeprefix(_SPEAKER).strip() for line in lines if line.startswith(_SPEAKER)]
+    return (said or [line.strip() for line in lines if line.strip()] or [""])[-1]
 
 
 def switch_off(folder: Path, machine: Definition, *, seconds: float, control: Control) -> str:
