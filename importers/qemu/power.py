@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 from importers.qemu import agent
@@ -13,7 +14,7 @@ from importers.qemu.definition import Definition
 from importers.qemu.durable import sync_folder
 from importers.qemu.events import EVENTS_FILE, read_events
 from importers.qemu.options import BINARY
-from importers.qemu.process import Process, claim, running, runs
+from importers.qemu.process import LOCK_FILE, Process, claim, running, runs
 from importers.qemu.programs import find_program
 from importers.qemu.qmp import Qmp, QmpError, QmpGone
 from importers.qemu.script import START
@@ -42,14 +43,30 @@ def switch_on(folder: Path, machine: Definition, control: Control) -> None:
     """Returns when QEMU says that it runs, also when it did before. A machine that was off again by then is for
     `observe` to tell. Raises BootError with what QEMU said, TargetBusy, TargetError."""
     find_program(machine.binary)
-    lock = claim(folder)
+    lock = settled(folder, machine.marker, control)
     if lock is not None:
         try:
-            if not runs(folder, machine.marker):  # one that was started by hand has no lock
-                _spawn(folder, lock)
+            _spawn(folder, lock)
         finally:
             os.close(lock)
     _await(folder, machine, control)
+
+
+def settled(folder: Path, marker: uuid.UUID, control: Control) -> int | None:
+    """Wait for a process that starts to be QEMU, and for one that ends to be gone. None: it runs; else the right to
+    start it, a descriptor to close."""
+    end = time.monotonic() + _START_SECONDS
+    while not runs(folder, marker):
+        lock = claim(folder)
+        if lock is not None:
+            return lock
+        if time.monotonic() > end:
+            raise TargetError(
+                f"a process that is no QEMU holds {folder / LOCK_FILE}", remedy="find it with `fuser` and end it"
+            )
+        control.check()
+        time.sleep(_STEP)
+    return None
 
 
 def _spawn(folder: Path, lock: int) -> None:
@@ -94,7 +111,7 @@ def _await(folder: Path, machine: Definition, control: Control) -> None:
 
 
 def _lives(folder: Path, machine: Definition) -> bool:
-    """Whether there is a process, be it only about to become QEMU."""
+    """Whether there is a process, be it only about to become QEMU, or about to end."""
     lock = claim(folder)
     if lock is None:
         return True
@@ -122,17 +139,26 @@ def last_words(folder: Path) -> str:
 
 def switch_off(folder: Path, machine: Definition, *, seconds: float, control: Control) -> str:
     """Gracefully for `seconds`, then hard; returns when no process is left. How it went off, when not by itself."""
+    lock = settled(folder, machine.marker, control)
+    if lock is not None:
+        os.close(lock)
+        return ""
     with running(folder, machine.marker) as process:
-        if process is None:
-            if not _lives(folder, machine):
-                return ""
-        elif seconds > 0 and _graceful(folder, process, seconds, control):
+        if process is None or (seconds > 0 and _graceful(folder, process, seconds, control)):
             return ""
-        elif process is not None:
-            _hard(folder, process)
-            return "" if seconds <= 0 else f"the guest did not shut down within {seconds:g} s and was switched off hard"
-    _await(folder, machine, control)  # it was just about to start
-    return switch_off(folder, machine, seconds=seconds, control=control)
+        _hard(folder, process)
+    return f"the guest did not shut down within {seconds:g} s and was switched off hard" if seconds > 0 else ""
+
+
+def kill(folder: Path, marker: uuid.UUID, control: Control) -> None:
+    """Off at once, without a word to the guest or to QEMU: for what is thrown away."""
+    lock = settled(folder, marker, control)
+    if lock is not None:
+        os.close(lock)
+        return
+    with running(folder, marker) as process:
+        if process is not None:
+            process.kill()
 
 
 def _graceful(folder: Path, process: Process, seconds: float, control: Control) -> bool:

@@ -25,8 +25,8 @@ from importers.qemu.machine import definition_in, describe, drop, drop_overlays,
 from importers.qemu.observe import agent_is_there, observe
 from importers.qemu.options import BINARY, parse_options
 from importers.qemu.picture import take_picture
-from importers.qemu.power import switch_off, switch_on
-from importers.qemu.process import running, runs
+from importers.qemu.power import kill, switch_off, switch_on
+from importers.qemu.process import runs
 from importers.qemu.programs import find_program
 from importers.qemu.qmp import Qmp, QmpError, QmpGone
 from importers.qemu.staging import broken, forecast_disks, held, stage_disks
@@ -271,9 +271,8 @@ class QemuImporter:
             return False
         with folder.locked():
             for purpose in PURPOSES:
-                with running(folder.machine(purpose), marker) as process:
-                    if process is not None:
-                        process.kill()
+                if folder.machine(purpose).is_dir():
+                    kill(folder.machine(purpose), marker, self._context.control)
             record = folder.read()
             if record is not None:
                 let_go(record)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from transfer.killing import in_child, kill_at
 from transfer.support import poke
 
 from importers.qemu import firmware, folder, power
+from importers.qemu.arguments import QMP_SOCKET
 from importers.qemu.definition import load
 from importers.qemu.events import EVENTS_FILE
 from importers.qemu.process import running
@@ -298,30 +300,34 @@ def test_without_qemu_nothing_is_started(idle: Bench, monkeypatch: pytest.Monkey
         idle.boot(build)
 
 
-def test_a_disk_that_another_program_uses_is_named(idle: Bench) -> None:
+def test_a_disk_that_another_program_uses_is_named(idle: Bench, tmp_path: Path) -> None:
     build = idle.build()
-    options = "driver=qcow2,node-name=d,file.driver=file,file.filename=disk0.qcow2"
+    options = f"driver=qcow2,node-name=d,file.driver=file,file.filename={idle.folder}/disk0.qcow2"
     other = subprocess.Popen(
         [
             *("qemu-system-x86_64", "-machine", "none", "-nodefaults", "-display", "none", "-blockdev", options),
-            *("-qmp", "unix:other.sock,server=on,wait=on"),
+            *("-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
         ],
-        cwd=idle.folder,
+        cwd=tmp_path,
         stderr=subprocess.DEVNULL,
     )
     try:
-        while not (idle.folder / "other.sock").exists():
-            assert other.poll() is None
-        with socket.socket(socket.AF_UNIX) as client:
-            directory = os.open(idle.folder, os.O_PATH)
-            client.connect(f"/proc/self/fd/{directory}/other.sock")
-            os.close(directory)
-            assert client.recv(1)
-            with pytest.raises(TargetBusy, match="used by another program"):
-                idle.boot(build)
+        end = time.monotonic() + 30
+        while not _answers(tmp_path):
+            assert time.monotonic() < end
+        with pytest.raises(TargetBusy, match="used by another program"):
+            idle.boot(build)
     finally:
         other.kill()
         other.wait()
+
+
+def _answers(where: Path) -> bool:
+    try:
+        with Qmp(where):
+            return True
+    except QmpGone:
+        return False
 
 
 def test_a_place_that_another_command_works_on_is_busy(idle: Bench) -> None:
