@@ -17,6 +17,7 @@ from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
 from pipeline.cli.list import list_
 from pipeline.cli.repository import app as repository
+from pipeline.cli.serve import serve
 from pipeline.cli.show import show
 from pipeline.cli.verify import verify
 
@@ -58,6 +59,7 @@ app.add_typer(repository, name="repository", help="Make a repository, or see wha
 app.command("export")(export)
 app.command("import")(import_)
 app.command("verify")(verify)
+app.command("serve")(serve)
 app.command("list")(list_)
 app.command("show")(show)
 app.command("diff")(diff)
