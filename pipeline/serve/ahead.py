@@ -42,15 +42,15 @@ class ReadAhead:
             if stream.end - stream.following > stream.window // 2:
                 return None
             start = stream.end
-            stream.end = start + stream.window
             stream.window = min(stream.window * 2, self.longest)
+            stream.end = start + stream.window
             return start, stream.end
 
     def missed(self, first: int, end: int) -> int:
         """[first, end) must be fetched for the guest: how many chunks behind it should come with it."""
         with self._lock:
             if self._find(first) is None:
-                self._streams.append(_Stream(end, end + self.first, 2 * self.first))
+                self._streams.append(_Stream(end, end + self.first, self.first))
                 return self.first
             return 0
 

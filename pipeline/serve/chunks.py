@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +82,7 @@ class Chunks:
         longest = LONGEST if local is not None else min(LONGEST, cache.limit // 8)
         self._ahead = ReadAhead(first=min(FIRST, longest) // self._size, longest=longest // self._size)
         self._reported: set[int] = set()
+        self._frozen = False
         self.full: TargetError | None = None
         """Why the stage takes no more chunks."""
         if local is not None and not self._complete:
@@ -305,6 +306,21 @@ class Chunks:
         with self._lock:
             self._known[self._known == PRESENT] = CANDIDATE
 
+    def freeze(self, check: Callable[[], None]) -> None:
+        """Returns when nothing is written to the stage any more, until `thaw`; what is fetched stays in memory.
+
+        `check` is called while fetches are waited for, and may raise.
+        """
+        self._frozen = True
+        with self._lock:
+            waiting = set(self._flights.values())
+        while waiting:
+            check()
+            waiting = wait(waiting, timeout=0.5).not_done
+
+    def thaw(self) -> None:
+        self._frozen = False
+
     def completed(self) -> None:
         """The stage is proved to equal the point: everything is read from it."""
         self._complete = True
@@ -390,7 +406,7 @@ class Chunks:
             flight.set_result(chunk)
 
     def _keep(self, position: int, chunk: bytes) -> bool:
-        if self.local is None or self.full is not None:
+        if self.local is None or self.full is not None or self._frozen:
             return False
         try:
             self.local.keep(position, chunk)

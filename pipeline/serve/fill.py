@@ -94,12 +94,14 @@ class Fill:
             self._thread.start()
 
     def stop(self) -> None:
-        """Returns when the thread has ended; what it fetched is noted."""
+        """Returns when the thread has ended; what was fetched is noted. Raises TargetError."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join()
+        if self.phase != "filled":
+            self._local.acknowledge(now=True)
 
     def _run(self) -> None:
         try:
@@ -232,13 +234,19 @@ class Fill:
         """A restore that finds everything there, and proves it."""
         if self._damage is not None:
             raise self._damage
-        self._local.acknowledge(now=True)
-        self.phase, self.done = "proving", 0
-        local = self._local
-        DiskRestore(
-            self._repository, local.point, local.disk, local.writer, local.stage, parallel=1, watch=self._watch
-        ).run()
-        self._chunks.completed()
+        # From here to the end only the restore writes to the stage, or its guard would not be that of what was proved.
+        self._chunks.freeze(self._check_stop)
+        try:
+            self._local.acknowledge(now=True)
+            self.phase, self.done = "proving", 0
+            local = self._local
+            restore = DiskRestore(
+                self._repository, local.point, local.disk, local.writer, local.stage, parallel=1, watch=self._watch
+            )
+            restore.run()
+            self._chunks.completed()
+        finally:
+            self._chunks.thaw()
         self.phase, self.done = "filled", local.disk.size
         logger().info("%s is filled and proved; the next start reads it alone", local.path)
 

@@ -31,14 +31,14 @@ _SEND_SECONDS = 60
 _MAX_EXTENTS = 1024
 _ZEROS = memoryview(bytes(1 << 20))
 _FLAGS: dict[int, int] = {
-    p.Command.READ: p.CommandFlag.DONT_FRAGMENT,
-    p.Command.WRITE: 0,
-    p.Command.FLUSH: 0,
-    p.Command.TRIM: 0,
-    p.Command.WRITE_ZEROES: p.CommandFlag.NO_HOLE,
-    p.Command.BLOCK_STATUS: p.CommandFlag.REQ_ONE,
+    p.Command.READ: int(p.CommandFlag.FUA | p.CommandFlag.DONT_FRAGMENT),
+    p.Command.WRITE: int(p.CommandFlag.FUA),
+    p.Command.FLUSH: int(p.CommandFlag.FUA),
+    p.Command.TRIM: int(p.CommandFlag.FUA),
+    p.Command.WRITE_ZEROES: int(p.CommandFlag.FUA | p.CommandFlag.NO_HOLE),
+    p.Command.BLOCK_STATUS: int(p.CommandFlag.FUA | p.CommandFlag.REQ_ONE),
 }
-"""Flags of each command, besides FUA, which any may have."""
+"""Flags that each command may have. (The complement of a plain number has all other bits, that of a flag has not.)"""
 
 
 class Session:
@@ -122,7 +122,7 @@ class Session:
 
     def _refusal(self, command: int, flags: int, offset: int, length: int) -> int:
         """The error for a request that makes no sense, or 0."""
-        if command not in _FLAGS or flags & ~(_FLAGS[command] | p.CommandFlag.FUA):
+        if command not in _FLAGS or flags & ~_FLAGS[command]:
             return errno.EINVAL
         if command == p.Command.FLUSH:
             return errno.EINVAL if offset or length else 0
