@@ -93,40 +93,60 @@ def test_acknowledged_writes_survive_a_killed_server(bench: Workbench, tmp_path:
                 expected[low:high] = found[low:high]
 
 
+class QemuIo:
+    """qemu-io as a machine's block layer. It takes a line only after its prompt: what comes earlier it may not see."""
+
+    def __init__(self, options: str) -> None:
+        self.process = subprocess.Popen(
+            ["stdbuf", "-o0", "qemu-io", "--image-opts", options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self.said = ""
+        self.prompt()
+
+    def prompt(self) -> None:
+        assert self.process.stdout is not None
+        seen = len(self.said)
+        while not self.said.endswith("qemu-io> ") or len(self.said) == seen:
+            letter = self.process.stdout.read(1)
+            assert letter, f"qemu-io ended: {self.said}"
+            self.said += letter
+
+    def start(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+
+    def do(self, *commands: str) -> None:
+        for command in commands:
+            self.start(command)
+            self.prompt()
+
+
 @needs_qemu
 def test_qemu_goes_on_over_a_killed_server_without_an_error(bench: Workbench, tmp_path: Path) -> None:
-    """qemu-io as QEMU's block layer, with the option that a machine is started with."""
     arguments = ("vm", "--state", tmp_path / "g", "--fill", tmp_path / "out" / "d.raw")
     with short_folder() as folder:
         with process(*arguments, socket_path=folder / "s") as server:
-            options = f"driver=nbd,server.type=unix,server.path={folder / 's'},reconnect-delay=60"
-            guest = subprocess.Popen(
-                ["stdbuf", "-oL", "qemu-io", "--image-opts", options],  # into a pipe it would hold its lines back
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            assert guest.stdin is not None
-            assert guest.stdout is not None
-            guest.stdin.write("write -P 0x11 0 1M\nflush\nwrite -P 0x22 1M 1M\nread -P 0x11 0 4k\n")
-            guest.stdin.flush()
-            while "read 4096/4096" not in guest.stdout.readline():
-                pass
+            guest = QemuIo(f"driver=nbd,server.type=unix,server.path={folder / 's'},reconnect-delay=60")
+            guest.do("write -P 0x11 0 1M", "flush", "write -P 0x22 1M 1M")
+            for number in range(4):  # some of them under way
+                guest.do(f"aio_write -P {0x40 + number} {2 * MIB + number * 65536} 64k")
             server.kill()
-            for number in range(16):  # under way while nobody answers
-                guest.stdin.write(f"aio_write -P {0x40 + number} {2 * MIB + number * 65536} 64k\n")
-            guest.stdin.write(
-                "aio_flush\nread -P 0x22 1M 1M\nread -P 0x11 0 1M\nread -P 0x4f 3080192 64k\nflush\nquit\n"
-            )
-            guest.stdin.flush()
+            for number in range(4, 8):
+                guest.do(f"aio_write -P {0x40 + number} {2 * MIB + number * 65536} 64k")
+            guest.start("flush")
         with process(*arguments, socket_path=folder / "s") as server:
-            out, _err = guest.communicate(timeout=60)
-            assert guest.returncode == 0
-            assert "failed" not in out, out
-            assert out.count("wrote 65536/65536") == 16
+            guest.prompt()
+            guest.do("aio_flush", "read -P 0x22 1M 1M", "read -P 0x11 0 1M", "read -P 0x47 2555904 64k", "flush")
+            guest.start("quit")
+            assert guest.process.wait(20) == 0
+            assert "failed" not in guest.said, guest.said
             client = client_of(server.uri)
             assert read(client, 0, 2 * MIB) == b"\x11" * MIB + b"\x22" * MIB
-            assert read(client, 2 * MIB, MIB) == b"".join(bytes([0x40 + n]) * 65536 for n in range(16))
+            assert read(client, 2 * MIB, MIB // 2) == b"".join(bytes([0x40 + n]) * 65536 for n in range(8))
 
 
 def test_damage_is_logged_with_its_place(bench: Workbench, tmp_path: Path) -> None:
