@@ -2,7 +2,7 @@
 
 Reads come from what the guest wrote, from the stage as far as it is filled, from memory, or from the store (each chunk
 checked by its id). The stage is filled meanwhile; it never holds a byte that the guest wrote, so that a dropped overlay
-leaves it as it is, and a kept one is merged into it (`finish`).
+leaves it as it is, and a kept one is merged into it or becomes a qcow2 layer over it (`finish`).
 
 The state folder of one served disk:
 
@@ -14,6 +14,7 @@ The state folder of one served disk:
         live            one bit a block: it is in `data`. Written after the block, before the guest gets its answer
         durable         the same, as of the last flush: written after `data` was synchronised, then synchronised
         boot            boot id of the kernel that `live` belongs to
+        merging         a merge has begun: the stage may hold some of it
     overlay.new, .old   one being made, or being removed; of no meaning
 
 What a kill leaves. *The server (SIGKILL):* `data` and `live` are in the page cache, so every acknowledged write is

@@ -117,7 +117,7 @@ class Fill:
     def _attempt(self) -> bool:
         """Whether the stage is filled and proved; False when it is worth another try."""
         try:
-            self.phase = "filling"
+            self.phase, self.done = "filling", 0
             self._fetch_all()
             self._prove()
         except StoreError as error:
@@ -198,6 +198,7 @@ class Fill:
             with self._changed:
                 self._under_way -= size
                 self._line.answered(size, time.monotonic() - start)
+                self.done = max(self.done, int(piece.positions[-1]) * self._local.disk.chunk_size)
                 for error in errors:
                     # The store's absence can pass; what is damaged stays so.
                     if self._damage is None or isinstance(self._damage, StoreError):

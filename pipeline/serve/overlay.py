@@ -205,6 +205,13 @@ def read_head(state: Path) -> OverlayHead | None:
     return head
 
 
+def mark_merging(state: Path) -> None:
+    """From now on the overlay can only be merged: a disk begins to hold some of it. Durable when it returns."""
+    with _explained(state):
+        (state / "overlay" / "merging").touch()
+        sync_folder(state / "overlay")
+
+
 def remove_overlay(state: Path) -> None:
     """Forget what the guest wrote, at one stroke. The caller holds the folder's lock and no overlay is open."""
     with _explained(state):
@@ -214,7 +221,7 @@ def remove_overlay(state: Path) -> None:
             (state / "overlay").rename(old)
         except FileNotFoundError:
             return
-        _sync_folder(state)
+        sync_folder(state)
         shutil.rmtree(old)
 
 
@@ -234,12 +241,13 @@ def _create(state: Path, head: OverlayHead) -> None:
         file.write(json.dumps(asdict(head), indent=1).encode())
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(folder)
+    sync_folder(folder)
     folder.rename(state / "overlay")
-    _sync_folder(state)
+    sync_folder(state)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Entries of a folder are on stable storage when it returns. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -11,9 +11,10 @@ from transfer.killing import in_child, kill_at
 from transfer.support import CHUNK, MIB, Workbench, allocated, poke
 
 from pipeline.errors import TargetBusy, TargetMismatch
-from pipeline.serve.finish import drop, merge
+from pipeline.serve.finish import drop, merge, to_layer
 from pipeline.serve.local import stage_of
 from pipeline.store.directory import DirectoryStore
+from pipeline.writers.image import ImageWriter
 from serve.test_fill import filled, stage_says, wait
 from serve.tools import SIZE, content, exported, needs_qemu, qemu_io, run, served
 from serve.tools import listening as listening_to
@@ -92,6 +93,56 @@ def test_killed_anywhere_a_merge_goes_on(tmp_path: Path, nth: int) -> None:
     merge(bench.root / "guest", target)
     assert target.read_bytes() == expected()
     assert stage_says(target) == "kept"
+
+
+def test_a_merge_that_was_cut_short_is_not_dropped(tmp_path: Path) -> None:
+    bench = exported(Workbench(tmp_path, DirectoryStore(tmp_path / "store", create=True)))
+    target = written(bench)
+
+    def killed() -> None:
+        kill_at(pytest.MonkeyPatch(), [(os, "pwritev")], -1)
+        merge(bench.root / "guest", target)
+
+    assert in_child(killed)
+    with pytest.raises(TargetMismatch, match="the disk has some of it"):
+        drop(bench.root / "guest")
+    with pytest.raises(TargetMismatch, match="is not the filled stage"):
+        to_layer(bench.root / "guest", target, tmp_path / "layer.qcow2")
+    merge(bench.root / "guest", target)
+    assert target.read_bytes() == expected()
+    assert not drop(bench.root / "guest")
+
+
+@needs_qemu
+def test_as_a_layer_it_hides_the_stage_where_the_guest_wrote_and_can_be_thrown_away(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    target, layer = written(bench), tmp_path / "layer.qcow2"
+    layer.write_bytes(b"of an earlier try")
+    assert to_layer(bench.root / "guest", target, layer) == 4096 + 12288 + 512
+    run("qemu-img", "check", layer)
+    run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", layer, tmp_path / "seen.raw")
+    assert (tmp_path / "seen.raw").read_bytes()[:SIZE] == expected()
+    assert target.read_bytes() == content()
+    assert bench.restore()[0].mode == "unchanged"
+    assert not (bench.root / "guest" / "overlay").exists()
+    assert to_layer(bench.root / "guest", target, layer) == 0  # nothing left to do, and the layer stays
+
+
+@needs_qemu
+@pytest.mark.parametrize("nth", [1, 2, 3, -1, -2, -3])
+def test_killed_while_a_layer_is_made_it_is_made_anew(tmp_path: Path, nth: int) -> None:
+    bench = exported(Workbench(tmp_path, DirectoryStore(tmp_path / "store", create=True)))
+    target, layer = written(bench), tmp_path / "layer.qcow2"
+
+    def killed() -> None:
+        kill_at(pytest.MonkeyPatch(), [(os, "fsync"), (Path, "replace"), (Path, "rename"), (ImageWriter, "flush")], nth)
+        to_layer(bench.root / "guest", target, layer)
+
+    in_child(killed)
+    to_layer(bench.root / "guest", target, layer)
+    run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", layer, tmp_path / "seen.raw")
+    assert (tmp_path / "seen.raw").read_bytes()[:SIZE] == expected()
 
 
 def test_only_a_whole_stage_of_the_same_point_takes_a_merge(bench: Workbench) -> None:
