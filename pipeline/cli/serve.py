@@ -40,6 +40,12 @@ def serve(
             help="Fill this raw file meanwhile, as `import --to files` would; the guest's reads come first.",
         ),
     ] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(
+            "--known", metavar="DIR", help="Where what is known of FILE is kept. Default: .failback/NAME beside it."
+        ),
+    ] = None,
     until_disconnected: Annotated[
         bool, typer.Option("--until-disconnected", help="End when the last client has left.")
     ] = False,
@@ -57,7 +63,7 @@ def serve(
 
     name = parse_point(point)
     if merge or drop:
-        return _finish(invocation, name, state, fill, merge=merge, drop=drop)
+        return _finish(invocation, name, state, fill, known, merge=merge, drop=drop)
     if socket is None and port is None:
         raise UsageError("where should clients connect?", remedy="give --socket PATH, or --port N")
     repository = invocation.open_repository()
@@ -73,6 +79,7 @@ def serve(
         disk_of(found, disk),
         state.absolute(),
         fill=fill.absolute() if fill else None,
+        known=known.absolute() if known else None,
         cache=settings.memory_mib << 18,  # a quarter; the rest is for what is on its way
         parallel=max(1, min(6, settings.parallel // 2)),
         until_disconnected=until_disconnected,
@@ -107,7 +114,14 @@ def _run(invocation: Invocation, instant: Instant, socket: Path | None, port: in
 
 
 def _finish(
-    invocation: Invocation, point: PointName, state: Path, fill: Path | None, *, merge: bool, drop: bool
+    invocation: Invocation,
+    point: PointName,
+    state: Path,
+    fill: Path | None,
+    known: Path | None,
+    *,
+    merge: bool,
+    drop: bool,
 ) -> Ending:
     from pipeline.serve import finish
     from pipeline.serve.overlay import read_head
@@ -123,6 +137,6 @@ def _finish(
         return Ending(values={"dropped": there})
     if fill is None:
         raise UsageError("--merge needs --fill", remedy="name the filled file")
-    written = finish.merge(state, fill.absolute())
+    written = finish.merge(state.absolute(), fill.absolute(), known=known.absolute() if known else None)
     invocation.output.say(f"{size(written)} that the guest wrote are now in {fill}, which equals no recovery point")
     return Ending(values={"merged": written})

@@ -32,15 +32,14 @@ class BlockMap:
         self._live = -1
         self._durable = os.open(folder / "durable", os.O_RDWR | os.O_CLOEXEC)
         try:
-            self._load(self._durable)
+            pages = self._load(self._durable)
             boot = _BOOT_ID.read_bytes()
             if _read(folder / "boot") == boot:
                 self._live = os.open(folder / "live", os.O_RDWR | os.O_CLOEXEC)
-                self._load(self._live)
                 # Whoever wrote them may have died before a flush.
-                self._dirty = {page for page in range(self._pages) if any(self._page(page))}
+                self._dirty = self._load(self._live)
             else:
-                self._live = self._new_live(folder)
+                self._live = self._new_live(folder, pages)
                 (folder / "boot.new").write_bytes(boot)
                 (folder / "boot.new").replace(folder / "boot")
         except BaseException:
@@ -54,7 +53,7 @@ class BlockMap:
             file.truncate(-(-blocks // 8))
             os.fsync(file.fileno())
 
-    def set(self, first: int, end: int) -> None:
+    def mark(self, first: int, end: int) -> None:
         """The blocks of [first, end) are written. Raises OSError; then none of them is noted."""
         changed = self.bits.with_set(first, end)
         if changed is None:
@@ -86,29 +85,28 @@ class BlockMap:
                 os.close(fd)
         self._live = self._durable = -1
 
-    @property
-    def _pages(self) -> int:
-        return -(-len(self.bits.bytes) // _PAGE)
-
     def _page(self, page: int) -> bytes:
         return bytes(self.bits.bytes[page * _PAGE : (page + 1) * _PAGE])
 
-    def _load(self, fd: int) -> None:
-        """Add the bits of a sparse file."""
+    def _load(self, fd: int) -> set[int]:
+        """Take over the bits of a sparse file (`live` has all that `durable` has); returns the pages that it has."""
         size = len(self.bits.bytes)
         view = memoryview(self.bits.bytes)
+        pages: set[int] = set()
         for extent in hole_extents(fd, 0, min(os.fstat(fd).st_size, size)):
             if not extent.zero:
-                os.preadv(fd, [view[extent.offset : extent.offset + extent.length]], extent.offset)
+                end = extent.offset + extent.length
+                os.preadv(fd, [view[extent.offset : end]], extent.offset)
+                pages.update(range(extent.offset // _PAGE, -(-end // _PAGE)))
+        return pages
 
-    def _new_live(self, folder: Path) -> int:
+    def _new_live(self, folder: Path, pages: set[int]) -> int:
         path = folder / "live.new"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(fd, len(self.bits.bytes))
-            for page in range(self._pages):
-                if any(data := self._page(page)):
-                    os.pwrite(fd, data, page * _PAGE)
+            for page in pages:
+                os.pwrite(fd, self._page(page), page * _PAGE)
             path.replace(folder / "live")
         except BaseException:
             os.close(fd)

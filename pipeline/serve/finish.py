@@ -45,14 +45,15 @@ def drop(state: Path) -> bool:
         lock.release()
 
 
-def merge(state: Path, path: Path) -> int:
+def merge(state: Path, path: Path, *, known: Path | None = None) -> int:
     """Write what the guest wrote into the stage at `path`, which from then on equals no point; returns bytes written.
+    `known` is the folder of what is known of it, as in `stage_of`.
 
     Killed at any moment, the same call goes on: the overlay is there until all of it is in the stage and flushed, and
     the stage says `kept` before its first byte changes. Raises TargetMismatch when the stage is not filled, TargetBusy
     while a server or a restore has either of them, TargetError.
     """
-    with _finishing(state, path) as found:
+    with _finishing(state, path, known) as found:
         if found is None:
             return 0
         found.check(may_be_kept=True)
@@ -65,13 +66,13 @@ def merge(state: Path, path: Path) -> int:
         return written
 
 
-def to_layer(state: Path, path: Path, layer: Path) -> int:
+def to_layer(state: Path, path: Path, layer: Path, *, known: Path | None = None) -> int:
     """Make `layer`, a qcow2 image over the filled stage at `path`, hold what the guest wrote; returns bytes written.
 
     From then on QEMU needs no server: the machine is started on `layer`. As long as the overlay is there it is what
     counts, and `layer` is made anew: after a kill call it again. Raises as `merge` does.
     """
-    with _finishing(state, path) as found:
+    with _finishing(state, path, known) as found:
         if found is None:
             return 0
         found.check()
@@ -125,7 +126,7 @@ class _Found:
 
 
 @contextmanager
-def _finishing(state: Path, path: Path) -> Iterator[_Found | None]:
+def _finishing(state: Path, path: Path, known: Path | None) -> Iterator[_Found | None]:
     """Overlay and stage, open and locked; None when there is no overlay."""
     lock = StateLock(state)
     try:
@@ -133,7 +134,7 @@ def _finishing(state: Path, path: Path) -> Iterator[_Found | None]:
         if head is None:
             yield None
             return
-        stage = stage_of(path)
+        stage = stage_of(path, known)
         if not path.exists():
             raise TargetMismatch(f"{path} is not there", remedy="name the file that was filled")
         with explained():

@@ -50,8 +50,9 @@ class Status:
 class Instant:
     """A recovery point's disk, served from the moment it is opened. Use it as a context manager.
 
-    `state` keeps what the guest writes. `fill` names the raw file to fill meanwhile; without it chunks are only kept
-    in `cache` bytes of memory. Closing flushes; being killed loses no write that was acknowledged.
+    `state` keeps what the guest writes. `fill` names the raw file to fill meanwhile, `known` the folder of what is
+    known of it (see `stage_of`); without them chunks are only kept in `cache` bytes of memory. Closing flushes; being
+    killed loses no write that was acknowledged.
 
     Raises TargetBusy when another server has `state`, or another restore `fill`; TargetMismatch when they belong to
     another disk; TargetError.
@@ -65,6 +66,7 @@ class Instant:
         state: Path,
         *,
         fill: Path | None = None,
+        known: Path | None = None,
         cache: int = DEFAULT_CACHE,
         parallel: int = 4,
         until_disconnected: bool = False,
@@ -78,7 +80,7 @@ class Instant:
             stack.callback(overlay.close)
             local: LocalStage | None = None
             if fill is not None:
-                local = open_local(repository.document.id, point, disk, fill)
+                local = open_local(repository.document.id, point, disk, fill, known)
                 stack.callback(local.close)
             traffic = Traffic()
             self.chunks = Chunks(repository, disk, cache=ChunkCache(cache), traffic=traffic, local=local)

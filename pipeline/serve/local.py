@@ -94,18 +94,19 @@ class LocalStage:
         self.stage.unlock()
 
 
-def stage_of(path: Path) -> Stage:
-    """What is known of a raw file."""
-    return Stage(path.parent / STAGE_FOLDER / path.name)
+def stage_of(path: Path, known: Path | None = None) -> Stage:
+    """What is known of a raw file, kept in the folder `known` or where `failback import --to files` has it."""
+    return Stage(known or path.parent / STAGE_FOLDER / path.name)
 
 
-def open_local(repository: str, point: Point, disk: Disk, path: Path) -> LocalStage:
-    """Lock and open the stage at `path`, made when it is not there. `repository` is the repository's id.
+def open_local(repository: str, point: Point, disk: Disk, path: Path, known: Path | None = None) -> LocalStage:
+    """Lock and open the stage at `path`, made when it is not there. `repository` is the repository's id; `known` as
+    in `stage_of`.
 
     Raises TargetBusy while somebody else works on it, TargetMismatch for a file that is not ours or holds a guest's
     writes, TargetError.
     """
-    stage = stage_of(path)
+    stage = stage_of(path, known)
     with explained():
         stage.lock(str(path))
         try:

@@ -165,7 +165,7 @@ class Overlay:
 
     def _note(self, first: int, end: int) -> None:
         with _explained(self.folder):
-            self._map.set(first, end)
+            self._map.mark(first, end)
 
 
 def open_overlay(state: Path, wanted: OverlayHead) -> Overlay:
