@@ -15,6 +15,7 @@ from pipeline.errors import StoreUnavailable, TargetBusy, TargetFull, TargetMism
 from pipeline.serve import fill as fill_module
 from pipeline.serve import local as local_module
 from pipeline.serve.fill import LARGE, MOST, SMALL, TARGET_SECONDS, Line
+from pipeline.serve.finish import merge
 from pipeline.serve.instant import Instant
 from pipeline.serve.local import LocalStage, stage_of
 from pipeline.store.directory import DirectoryStore
@@ -319,6 +320,20 @@ def test_a_disk_of_zeros_and_an_empty_one_are_filled(tmp_path: Path) -> None:
             wait(instant)
             assert view_of(instant, 0, size) == bytes(size)
         assert bench.restored().read_bytes() == bytes(size)
+
+
+def test_what_is_known_of_a_stage_is_kept_where_the_caller_wants_it(bench: Workbench, tmp_path: Path) -> None:
+    place, known = tmp_path / "machine" / "disk0.raw", tmp_path / "machine" / "known" / "disk0"
+    for _turn in range(2):
+        with served(bench, fill=place, known=known) as instant:
+            instant.disk.write(0, b"guest")
+            wait(instant)
+    assert {p.name for p in (tmp_path / "machine").iterdir()} == {"disk0.raw", "known"}
+    assert json.loads((known / "stage.json").read_text())["state"] == "staged"
+    with pytest.raises(TargetMismatch, match="not the filled stage"):
+        merge(bench.root / "guest", place)
+    assert merge(bench.root / "guest", place, known=known) == 4096
+    assert place.read_bytes() == b"guest" + content()[5:]
 
 
 def test_larger_chunks_are_served_and_filled(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -171,5 +172,6 @@ class Guest(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
+@pytest.mark.slow
 class TestGuest(Guest.TestCase):  # type: ignore[name-defined,misc]
     settings = settings(max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
