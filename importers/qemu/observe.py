@@ -44,29 +44,30 @@ class Guest:
 
 def observe(folder: Path, machine: Definition) -> Observation:
     """From the process, QMP, the events, the console's log and the guest agent."""
-    events, console = read_events(folder), console_tail(folder)
     if not runs(folder, machine.marker):
-        return Observation("off", console=console, reason=_why_off(folder, events))
+        return _off(folder)
     try:
         with Qmp(folder, seconds=_SECONDS) as qmp:
             status = str(qmp.execute("query-status")["status"])
             agent_open = agent_is_there(qmp)
     except QmpGone as error:
         if not runs(folder, machine.marker):
-            return Observation("off", console=console, reason=_why_off(folder, read_events(folder)))
-        return Observation("unknown", console=console, reason=error.message)
+            return _off(folder)
+        return Observation("unknown", console=console_tail(folder), reason=error.message)
+    events = read_events(folder)
     power, reason = _STATES.get(status, ("paused", status))
     if status == "io-error" and events.io_error:
         reason = events.io_error
-    guest = _guest(folder, events, agent_open=agent_open) if power == "on" else Guest()
-    return Observation(
-        power,
-        guest.heartbeat,
-        guest.addresses,
-        guest.hostname,
-        console,
-        reason or (events.loop if power == "on" else ""),
-    )
+    if power != "on":
+        return Observation(power, console=console_tail(folder), reason=reason)
+    guest = _guest(folder, events, agent_open=agent_open)
+    console = console_tail(folder)
+    return Observation("on", guest.heartbeat, guest.addresses, guest.hostname, console, reason or events.loop)
+
+
+def _off(folder: Path) -> Observation:
+    """After the process ended, so that all it wrote is there."""
+    return Observation("off", console=console_tail(folder), reason=_why_off(folder, read_events(folder)))
 
 
 def console_tail(folder: Path) -> str:

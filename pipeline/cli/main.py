@@ -18,6 +18,7 @@ from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
 from pipeline.cli.list import list_
 from pipeline.cli.repository import app as repository
+from pipeline.cli.serve import serve
 from pipeline.cli.show import show
 from pipeline.cli.stop import stop
 from pipeline.cli.verify import verify
@@ -63,6 +64,7 @@ app.command("import")(import_)
 app.command("verify")(verify)
 app.command("stop")(stop)
 app.command("clean")(clean)
+app.command("serve")(serve)
 app.command("list")(list_)
 app.command("show")(show)
 app.command("diff")(diff)
