@@ -195,6 +195,9 @@ class Context:
     """Requests to the repository at a time."""
     out: Path | None = None
     """Where disks go, for platforms of folders. None: below `state`."""
+    again: tuple[str, ...] = ()
+    """Command line with which failback is called once more on this repository, for a program that is to outlive us.
+    Empty: it cannot be."""
     seeds: tuple[str, ...] = ()
     """Surviving disks, in the platform's words; read only. What they still hold is not fetched."""
 

@@ -19,6 +19,8 @@ SERIAL_SOCKET = "serial.sock"
 SERIAL_LOG = "serial.log"
 VNC_SOCKET = "vnc.sock"
 PID_FILE = "pid"
+RECONNECT_SECONDS = 60
+"""How long QEMU holds a guest's requests back when the server of a disk is gone."""
 
 _CARDS = {
     "virtio": "virtio-net-pci",
@@ -75,12 +77,16 @@ def _flash(flash: FlashDefinition) -> Iterator[Option]:
 
 
 def _node(name: str, node: Node) -> str:
+    if node.format == "nbd":
+        server = f"server.type=unix,server.path={quoted(node.file)},export={name}"
+        return f"driver=nbd,node-name={name},{server},reconnect-delay={RECONNECT_SECONDS}"
     return f"driver={node.format},node-name={name},file.driver=file,file.filename={quoted(node.file)}"
 
 
 def _disks(machine: Definition) -> Iterator[Option]:
     for disk in machine.disks:
-        yield "-blockdev", f"{_node(f'disk{disk.number}', disk.node)},discard=unmap,file.discard=unmap"
+        file = ",file.discard=unmap" if disk.node.format != "nbd" else ""
+        yield "-blockdev", f"{_node(f'disk{disk.number}', disk.node)},discard=unmap{file}"
     yield from (("-device", device) for device in attach(machine))
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from importers.qemu.accelerator import Accelerator
-from importers.qemu.definition import Definition, DiskDefinition, FlashDefinition, Node
+from importers.qemu.definition import Definition, DiskDefinition, FlashDefinition, Node, overlay_of
 from importers.qemu.firmware import find_flash
 from importers.qemu.folder import Record
 from importers.qemu.hardware import Choice, choose_hardware
 from importers.qemu.options import BINARY, parse_options
 from importers.qemu.programs import INSTALL_OVMF, find_program
+from importers.qemu.served import node_of
 from pipeline.errors import TargetError
 from pipeline.place import Purpose
 from pipeline.wanted import Wanted
 
 
-def define(record: Record, wanted: Wanted, purpose: Purpose, accelerator: Accelerator) -> Definition:
-    """Raises TargetError for what cannot be had: `preflight` says all of it beforehand."""
+def define(
+    record: Record, wanted: Wanted, purpose: Purpose, accelerator: Accelerator, served: Collection[int] = ()
+) -> Definition:
+    """`served`: numbers of the disks that are not here yet.
+
+    Raises TargetError for what cannot be had: `preflight` says all of it beforehand.
+    """
     options = parse_options(wanted.options)
     choice = choose_hardware(record.disks, wanted, wanted.networks, options, record.marker)
     for finding in choice.findings:
@@ -33,7 +41,7 @@ def define(record: Record, wanted: Wanted, purpose: Purpose, accelerator: Accele
         cpus=hardware.cpus,
         memory_bytes=hardware.memory_bytes,
         flash=_flash(wanted, choice),
-        disks=_disks(record, choice),
+        disks=_disks(record, choice, served),
         networks=wanted.networks,
         cards=choice.cards,
         wish=options.accelerator,
@@ -47,13 +55,13 @@ def define(record: Record, wanted: Wanted, purpose: Purpose, accelerator: Accele
     )
 
 
-def _disks(record: Record, choice: Choice) -> tuple[DiskDefinition, ...]:
+def _disks(record: Record, choice: Choice, served: Collection[int]) -> tuple[DiskDefinition, ...]:
     boots = any(disk.boot for disk in record.disks)
     return tuple(
         DiskDefinition(
             number=disk.number,
             bus=choice.buses[disk.number],
-            node=Node(file=f"disk{disk.number}.qcow2", format="qcow2"),
+            node=node_of(disk.number) if disk.number in served else overlay_of(disk.number),
             base=_base(record, disk.number),
             size=disk.size,
             serial=disk.serial,

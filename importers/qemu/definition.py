@@ -25,7 +25,13 @@ class Node(Model):
     """Where the bytes of a disk are."""
 
     file: str
-    format: Literal["raw", "qcow2"] = "raw"
+    """With nbd: the socket of a server."""
+    format: Literal["raw", "qcow2", "nbd"] = "raw"
+
+
+def overlay_of(number: int) -> Node:
+    """The overlay of that disk."""
+    return Node(file=f"disk{number}.qcow2", format="qcow2")
 
 
 class DiskDefinition(Model):

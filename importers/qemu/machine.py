@@ -28,7 +28,7 @@ def make(folder: Path, machine: Definition) -> None:
     half.mkdir(mode=0o700)
     write_whole(half / FILE, machine.model_dump_json(indent=1))
     for disk in machine.disks:
-        if disk.node != disk.base:
+        if disk.node.format != "nbd":
             make_overlay(half, disk.node, disk.base, disk.size)
     if machine.flash is not None:
         try:

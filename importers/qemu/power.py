@@ -143,7 +143,7 @@ def switch_off(folder: Path, machine: Definition, *, seconds: float, control: Co
     if lock is not None:
         os.close(lock)
         return ""
-    with running(folder, machine.marker) as process:
+    with running(folder, str(machine.marker)) as process:
         if process is None or (seconds > 0 and _graceful(folder, process, seconds, control)):
             return ""
         _hard(folder, process)
@@ -156,7 +156,7 @@ def kill(folder: Path, marker: uuid.UUID, control: Control) -> None:
     if lock is not None:
         os.close(lock)
         return
-    with running(folder, marker) as process:
+    with running(folder, str(marker)) as process:
         if process is not None:
             process.kill()
 

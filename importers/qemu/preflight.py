@@ -20,7 +20,7 @@ from manifests.manifest import Manifest
 from pipeline.errors import FailbackError
 from pipeline.finding import Finding
 from pipeline.mapping import DiskTarget
-from pipeline.target import Intent
+from pipeline.target import Context, Intent
 from pipeline.wanted import Wanted
 
 FORMATS = ("", "raw", "qcow2")
@@ -77,6 +77,17 @@ def accelerator(found: Accelerator, options: QemuOptions) -> Iterator[Finding]:
     elif options.accelerator == "auto" and found.kind == "tcg":
         message = f"no KVM ({found.why}): the machine is interpreted, some ten times slower"
         yield Finding("note", "KVM", message)
+
+
+def instant(wanted: Wanted, context: Context) -> Iterator[Finding]:
+    """Why the machine cannot start before its disks are here."""
+    if not context.again:
+        message = "the program that asks for it cannot be called again to serve the disks"
+        yield Finding("error", "instant", message, "use the command `failback`")
+    for number, target in wanted.disks.items():
+        if target.format not in ("", "raw"):
+            message = f"a {target.format} disk cannot be filled while it is used"
+            yield Finding("error", f"disk {number}", message, "leave `format:` out, or leave --instant out")
 
 
 def _firmware(wanted: Wanted, choice: Choice) -> Iterator[Finding]:

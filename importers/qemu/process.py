@@ -26,7 +26,7 @@ _STEP = 0.25
 
 
 class Process:
-    """A QEMU that runs, held so that its number cannot become another's. Use it as a context."""
+    """A process that runs, held so that its number cannot become another's. Use it as a context."""
 
     def __init__(self, number: int, descriptor: int) -> None:
         self.number = number
@@ -46,6 +46,11 @@ class Process:
                 return False
             check()
 
+    def terminate(self) -> None:
+        """Ask it to end."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, signal.SIGTERM)
+
     def kill(self) -> None:
         """Hard, and wait until it is gone. Raises TargetError when it does not go."""
         with suppress(ProcessLookupError):
@@ -61,9 +66,10 @@ class Process:
 
 
 @contextmanager
-def running(folder: Path, marker: uuid.UUID) -> Iterator[Process | None]:
-    """The process of the machine in `folder`; None when it is proved that there is none."""
-    process = _find(folder, marker)
+def running(folder: Path, word: str) -> Iterator[Process | None]:
+    """The process that works in `folder` and has `word` (a machine's UUID) among its arguments; None when it is proved
+    that there is none."""
+    process = _find(folder, word)
     try:
         yield process
     finally:
@@ -72,29 +78,30 @@ def running(folder: Path, marker: uuid.UUID) -> Iterator[Process | None]:
 
 
 def runs(folder: Path, marker: uuid.UUID) -> bool:
-    with running(folder, marker) as process:
+    """Whether the machine in `folder` runs."""
+    with running(folder, str(marker)) as process:
         return process is not None
 
 
-def _find(folder: Path, marker: uuid.UUID) -> Process | None:
+def _find(folder: Path, word: str) -> Process | None:
     for entry in _PROC.iterdir():
-        if not entry.name.isdigit() or not _is_ours(entry, folder, marker):
+        if not entry.name.isdigit() or not _is_ours(entry, folder, word):
             continue
         number = int(entry.name)
         try:
             descriptor = os.pidfd_open(number)
         except ProcessLookupError:
             continue
-        if _is_ours(entry, folder, marker):  # and not one that got its number since
+        if _is_ours(entry, folder, word):  # and not one that got its number since
             return Process(number, descriptor)
         os.close(descriptor)
     return None
 
 
-def _is_ours(entry: Path, folder: Path, marker: uuid.UUID) -> bool:
+def _is_ours(entry: Path, folder: Path, word: str) -> bool:
     try:
         words = (entry / "cmdline").read_bytes().split(b"\0")  # empty for a process that ended
-        if b"-uuid" not in words or str(marker).encode() not in words:
+        if word.encode() not in words:
             return False
         return (entry / "cwd").samefile(folder)
     except OSError:

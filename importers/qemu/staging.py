@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from dataclasses import replace
 
 from importers.qemu.definition import Node
 from importers.qemu.folder import Folder, Record, delete
 from importers.qemu.hardware import StagedDisk
-from pipeline.catalogue import Point
+from importers.qemu.served import serve, served
+from manifests.names import PointName
+from pipeline.catalogue import Point, resolve
 from pipeline.exporters.files import FileState
 from pipeline.place import DiskRestored, Stage
-from pipeline.progress import Counters, Watch
+from pipeline.progress import Counters
 from pipeline.target import Context
-from pipeline.transfer.local import LocalDisk, forecast_local, opened, stage_local
+from pipeline.transfer.local import LocalDisk, checked, forecast_local, opened, stage_local
 from pipeline.transfer.stage import Stage as Known
 from pipeline.wanted import Wanted
 
@@ -30,13 +32,56 @@ def stage_disks(context: Context, folder: Folder, record: Record, point: Point, 
                 folder.local(record, disk.number),
                 seeds=seeds,
                 parallel=context.parallel,
-                watch=_checked(context.control.watch, context.control.check),
+                watch=checked(context.control),
             )
             for disk in point.manifest.disks
         )
     stage = held(folder, record)
     assert stage is not None
     return Stage(stage.machine, stage.sequence, stage.guard, done, ref=stage.ref)
+
+
+def serve_disks(context: Context, folder: Folder, record: Record, point: Point, wanted: Wanted) -> Stage:
+    """The disks can be used at once, and are filled meanwhile by servers that outlive us."""
+    record = _announced(folder, record, point, wanted)
+    disks = point.manifest.disks
+    serve(context, folder, record, [disk.number for disk in disks])
+    done = tuple(
+        DiskRestored(
+            disk.number,
+            str(folder.local(record, disk.number).path),
+            "instant",
+            "it is served from the repository and filled meanwhile",
+            disk.digest,
+            "every chunk is checked when it is read; the disk is proved when it is filled",
+            Counters(phase="serve", disk=f"disk {disk.number}", total=disk.size),
+        )
+        for disk in disks
+    )
+    return replace(incomplete(folder, record), disks=done)
+
+
+def complete_disks(context: Context, folder: Folder, record: Record) -> None:
+    """What is not filled yet of a place whose servers have ended. The machine stays."""
+    point = resolve(context.repository, PointName(record.machine, record.sequence))
+    for disk in point.manifest.disks:
+        stage_local(
+            context.repository,
+            point,
+            disk,
+            folder.local(record, disk.number),
+            parallel=context.parallel,
+            watch=checked(context.control),
+        )
+
+
+def incomplete(folder: Folder, record: Record) -> Stage:
+    """A stage that is still being filled."""
+    return Stage(record.machine, record.sequence, "", complete=False, ref=_ref(folder))
+
+
+def _ref(folder: Folder) -> dict[str, str]:
+    return {"marker": str(folder.marker), "folder": str(folder.path)}
 
 
 def forecast_disks(
@@ -84,14 +129,6 @@ def _node(number: int, wanted: Wanted) -> Node:
     return Node(file=f"stage/disk{number}.raw")
 
 
-def _checked(watch: Watch, check: Callable[[], None]) -> Watch:
-    def checked(counters: Counters) -> None:
-        watch(counters)
-        check()
-
-    return checked
-
-
 def held(folder: Folder, record: Record) -> Stage | None:
     """The stage as it was proved; None when one is not whole. What happened to the files since is for `broken`."""
     if not record.disks:
@@ -106,12 +143,14 @@ def held(folder: Folder, record: Record) -> Stage | None:
         record.machine,
         record.sequence,
         f"{record.merging}:{hashlib.sha256(chr(10).join(guards).encode()).hexdigest()}",
-        ref={"marker": str(folder.marker), "folder": str(folder.path)},
+        ref=_ref(folder),
     )
 
 
 def broken(folder: Folder, record: Record, stage: Stage) -> str:
     """Why the disks cannot be trusted to be what `stage` says; empty: they can. Reads no data."""
+    if not stage.complete and served(folder, record):
+        return ""
     if record.merging:
         return "what the machine wrote was merged into the disks"
     now = held(folder, record)

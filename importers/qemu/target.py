@@ -29,7 +29,16 @@ from importers.qemu.power import kill, switch_off, switch_on
 from importers.qemu.process import runs
 from importers.qemu.programs import find_program
 from importers.qemu.qmp import Qmp, QmpError, QmpGone
-from importers.qemu.staging import broken, forecast_disks, held, stage_disks
+from importers.qemu.served import end, folder_of, forget, release, serve, served, take_over
+from importers.qemu.staging import (
+    broken,
+    complete_disks,
+    forecast_disks,
+    held,
+    incomplete,
+    serve_disks,
+    stage_disks,
+)
 from pipeline.catalogue import Point
 from pipeline.errors import TargetBusy, TargetError, TargetMismatch, Unsupported, UsageError
 from pipeline.finding import Finding
@@ -48,6 +57,7 @@ class QemuImporter:
             console=frozenset({"text", "picture"}),
             guest=frozenset({"heartbeat", "command"}),
             forward=True,
+            instant=True,
             adopts=True,
         )
         self._context = context
@@ -75,9 +85,7 @@ class QemuImporter:
         if not missing and intent.boots:
             found += preflight.accelerator(self._accelerator(options.accelerator), options)
         if intent.instant:
-            found.append(
-                Finding("error", "instant", "QEMU machines do not start from the repository", "leave --instant out")
-            )
+            found += preflight.instant(wanted, self._context)
         return found
 
     def _accelerator(self, wish: Wish) -> Accelerator:
@@ -95,6 +103,8 @@ class QemuImporter:
 
     def _place(self, folder: Folder, record: Record) -> Place:
         stage, build = held(folder, record), self._build(folder)
+        if stage is None and served(folder, record):
+            stage = incomplete(folder, record)
         state: State = "prepared"
         if build is not None:
             off: State = "kept" if record.merging == "kept" else "layered"
@@ -142,13 +152,20 @@ class QemuImporter:
             return self._place(folder, adopt_disks(folder, record, nodes))
 
     def stage(self, place: Place, point: Point, wanted: Wanted, *, instant: bool = False) -> Stage:
-        if instant:
-            raise Unsupported("QEMU machines do not start from the repository", remedy="leave --instant out")
         with self._locked(place.marker) as (folder, record):
-            self._refuse(folder, record, "its disks cannot be made another point's")
+            self._refuse(folder, "its disks cannot be made another point's")
+            there = held(folder, record)
+            same = there is not None and there.sequence == point.manifest.sequence and not broken(folder, record, there)
+            if instant and not same:
+                for finding in preflight.instant(wanted, self._context):
+                    raise Unsupported(finding.message, remedy=finding.remedy)
+                if record.sequence != point.manifest.sequence:
+                    forget(folder, record)
+                return serve_disks(self._context, folder, record, point, wanted)
+            forget(folder, record)
             return stage_disks(self._context, folder, record, point, wanted)
 
-    def _refuse(self, folder: Folder, record: Record, what: str) -> None:
+    def _refuse(self, folder: Folder, what: str) -> None:
         """Disks with a machine on them must stay as they are."""
         build = self._build(folder)
         if build is not None:
@@ -178,11 +195,13 @@ class QemuImporter:
             there = self._build(folder)
             if there is not None and (there.purpose, there.name) == (purpose, wanted.name):
                 return there
-            self._refuse(folder, record, f"there cannot be {wanted.name} too")
+            self._refuse(folder, f"there cannot be {wanted.name} too")
             if reason := broken(folder, record, stage):
                 raise TargetMismatch(f"{folder.path}: {reason}", remedy="stage the disks again: run the import again")
             options = parse_options(wanted.options)
-            machine = define(record, wanted, purpose, self._accelerator(options.accelerator))
+            machine = define(
+                record, wanted, purpose, self._accelerator(options.accelerator), served=served(folder, record)
+            )
             make(folder.machine(purpose), machine)
             return self._as_build(folder, machine)
 
@@ -195,9 +214,11 @@ class QemuImporter:
                     remedy="let that come to its end first: keep it again",
                 )
             if not runs(path, machine.marker):
-                machine = self._ready(machine, networks)
+                machine = take_over(folder, record, path, self._ready(machine, networks))
                 describe(path, machine)
+                release(folder, record, machine)
                 self._context.control.tell(f"starting {machine.name} with {machine.accelerator}: {machine.why}")
+            serve(self._context, folder, record, served(folder, record))
             switch_on(path, machine, self._context.control)
             return self._as_build(folder, machine)
 
@@ -233,10 +254,7 @@ class QemuImporter:
             if there is not None and runs(folder.machine(there.purpose), folder.marker):
                 raise TargetBusy(f"{there.name} runs", remedy="stop it first")
             record = self._kept(folder, record, there) if keep else self._dropped(folder, record, there)
-            stage = held(folder, record)
-            if stage is None:
-                raise TargetError(f"{folder.path} has no whole disks", remedy="run the import again")
-            return stage
+            return held(folder, record) or incomplete(folder, record)
 
     def _kept(self, folder: Folder, record: Record, build: Build | None) -> Record:
         path = folder.machine(build.purpose) if build else folder.path
@@ -247,6 +265,14 @@ class QemuImporter:
             return record
         record = record.model_copy(update={"merging": "keeping"})
         folder.write(record)
+        if numbers := served(folder, record):
+            self._context.control.tell(f"filling the disks of {machine.name}")
+            for number in numbers:
+                end(folder_of(folder, number))
+            complete_disks(self._context, folder, record)
+            machine = take_over(folder, record, path, machine)
+            describe(path, machine)
+            release(folder, record, machine)
         self._context.control.tell(f"merging what {machine.name} wrote into its disks")
         machine = merged(path, machine)
         describe(path, machine)
@@ -261,6 +287,7 @@ class QemuImporter:
                 f"the layer of {record.machine} was merged into its disks, or half so: it cannot be dropped",
                 remedy="keep it, or remove the whole place",
             )
+        forget(folder, record)
         if build is not None:
             drop(folder.machine(build.purpose))
         return record
@@ -274,6 +301,8 @@ class QemuImporter:
                 if folder.machine(purpose).is_dir():
                     kill(folder.machine(purpose), marker, self._context.control)
             record = folder.read()
+            for where in sorted((folder.path / "served").glob("disk*")):
+                end(where)
             if record is not None:
                 let_go(record)
             folder.delete()

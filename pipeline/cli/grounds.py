@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ def ground_of(
     from pipeline.home.site import Ground
     from pipeline.importers import importer_names
     from pipeline.progress import ignore
+    from pipeline.store.address import parse_address
 
     settings = invocation.settings
     if unknown := sorted(mapping.options.keys() - set(importer_names())):
@@ -39,4 +41,5 @@ def ground_of(
         parallel=min(6, settings.parallel),
         out=out.absolute() if out else None,
         seeds=seeds,
+        again=(sys.executable, "-m", "pipeline.cli.main", "--repository", str(parse_address(invocation.address))),
     )

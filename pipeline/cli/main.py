@@ -80,3 +80,7 @@ def run() -> None:
         # Whoever read our output has seen enough. What is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(exitcodes.FAILED)
+
+
+if __name__ == "__main__":
+    run()

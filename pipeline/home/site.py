@@ -35,6 +35,8 @@ class Ground:
     parallel: int = 6
     out: Path | None = None
     seeds: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    """See `Context.again`."""
 
     @property
     def places(self) -> Places:
@@ -59,6 +61,7 @@ class Ground:
                 parallel=self.parallel,
                 out=out or self.out,
                 seeds=self.seeds,
+                again=self.again,
             ),
         )
 

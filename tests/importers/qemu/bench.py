@@ -18,6 +18,7 @@ from pipeline.finding import Finding
 from pipeline.home.control import Controller
 from pipeline.home.folder import Places
 from pipeline.mapping import parse_mapping
+from pipeline.store.base import Store
 from pipeline.target import Build, Context, Importer, Intent, Observation, Place, Purpose, marker_of
 from pipeline.wanted import Wanted, resolve
 from qemu.guests import Kind, make_guest
@@ -29,10 +30,12 @@ PATIENCE = 60.0
 class Bench:
     """One repository with one machine, and the folder its places are in. Interpreted, unless `said` otherwise."""
 
-    def __init__(self, root: Path, *disks: Path, hardware: Machine = HARDWARE, **said: Any) -> None:
+    def __init__(
+        self, root: Path, *disks: Path, hardware: Machine = HARDWARE, store: Store | None = None, **said: Any
+    ) -> None:
         self.root = root
         self.out = root / "out"
-        self.bench = Workbench(root / "bench")
+        self.bench = Workbench(root / "bench", store)
         self.bench.export(*disks, machine=hardware.name, hardware=hardware)
         self.said = {"networks": {"*": {"isolated": True}}, "options": {"qemu": {"accelerator": "tcg"}}} | said
         self.told: list[str] = []
