@@ -140,7 +140,8 @@ def export(
     repository = invocation.open_repository()
     exporters = [_opened(invocation, spec, chosen, allow_live) for spec, chosen in zip(disk, formats, strict=True)]
 
-    from pipeline.transfer.export import DiskSource, ExportOptions, export_machine
+    from pipeline.transfer.export import export_machine
+    from pipeline.transfer.export_request import DiskSource, ExportOptions
 
     parent = _parent(invocation, repository, machine, full=full)
     flags = _given(firmware=firmware, secure_boot=secure_boot, cpus=cpus, memory=memory, nics=nic)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -278,3 +280,19 @@ def place_of(row: np.void) -> Place:
     """Where the chunk of an entry is; only the flag that decoding needs is kept."""
     flags = int(row["flags"]) & FLAG_STORED
     return int(row["pack"]), int(row["offset"]), int(row["length"]), int(row["slot"]), flags
+
+
+def scan_ahead(
+    pool: ThreadPoolExecutor, scanner: Callable[[Work], Scanned], works: Iterable[Work], ahead: int
+) -> Iterator[tuple[Scanned, int]]:
+    """Results in order of `works`, and the position each goes up to; about `ahead` Works before what is taken."""
+    waiting: deque[tuple[Future[Scanned], int]] = deque()
+    for work in works:
+        end = max(first + count for first, count in (*work.runs, *work.zeros))
+        waiting.append((pool.submit(scanner, work), end))
+        if len(waiting) > ahead + 1:
+            future, end = waiting.popleft()
+            yield future.result(), end
+    while waiting:
+        future, end = waiting.popleft()
+        yield future.result(), end

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from manifests.entry import ENTRY, FLAG_STORED, FLAG_UNREADABLE, ZERO_ID, PackTa
 from manifests.pack import PackBuilder
 from pipeline.progress import Counters
 from pipeline.transfer.index_writer import IndexWriter
+from pipeline.transfer.outlet import Outlet
 from pipeline.transfer.scan import Place, Scanned
 from pipeline.transfer.session import Stopwatch
 
@@ -21,8 +21,6 @@ JOURNAL_SECONDS = 5.0
 SENT_MEMORY = 1 << 15
 """How many chunks sent last are remembered by id: 2 GiB of disk in 12 MiB of memory."""
 _OPEN_ENTRIES = 1 << 15
-
-Journal = Callable[[Positions, Rows, PackTable, dict[int, int]], int]
 
 
 @dataclass(slots=True)
@@ -37,11 +35,11 @@ class _Batch:
 
 
 class Sender:
-    """Takes Scanned in order of position. Used by one thread; packs are sealed and stored by a pool."""
+    """Takes Scanned in order of position. Used by one thread."""
 
     def __init__(
         self,
-        pool: ThreadPoolExecutor,
+        outlet: Outlet,
         index: IndexWriter,
         packs: PackTable,
         counters: Counters,
@@ -49,20 +47,16 @@ class Sender:
         lineage: bytes,
         chunk_size: int,
         limit: int,
-        journal: Journal | None,
-        store: Callable[[PackBuilder], tuple[bytes, int]],
     ) -> None:
         self.sent: dict[bytes, Place] = {}
         self.stored: dict[int, int] = {}
         """Stored length of every pack of this session, by number."""
-        self._pool = pool
+        self._outlet = outlet
         self._index = index
         self._packs = packs
         self._counters = counters
         self._lineage, self._chunk_size = lineage, chunk_size
         self._limit = limit
-        self._journal = journal
-        self._store = store
         self._first_own = len(packs)
         self._stopwatch = Stopwatch(JOURNAL_BYTES, JOURNAL_SECONDS)
         self._batches: deque[_Batch] = deque()
@@ -127,7 +121,7 @@ class Sender:
         size = 0
         if len(self._builder):
             size = self._builder.size
-            future = self._pool.submit(self._store, self._builder)
+            future = self._outlet.store(self._builder)
         self._in_flight += size
         self._batches.append(_Batch(future, self._ordinal, size, np.array(positions, "<u8"), rows))
         self._builder = PackBuilder(self._lineage, self._chunk_size)
@@ -152,7 +146,7 @@ class Sender:
 
     def _note(self, batch: _Batch) -> None:
         """Journal chunks of packs of this session when it is time."""
-        if self._journal is None:
+        if not self._outlet.journals:
             return
         mine = (batch.rows["pack"] >= self._first_own) & (batch.rows["length"] != 0)
         if mine.any():
@@ -162,7 +156,7 @@ class Sender:
 
     def give_up(self) -> None:
         """Journal what is stored by now, waiting for nothing: a later attempt need not send it again."""
-        if self._journal is None:
+        if not self._outlet.journals:
             return
         for batch in self._batches:
             if batch.future is not None:
@@ -176,10 +170,12 @@ class Sender:
         self._write_journal()
 
     def _write_journal(self) -> None:
-        if self._journal is not None and any(len(p) for p, _ in self._unjournaled):
+        if self._outlet.journals and any(len(p) for p, _ in self._unjournaled):
             positions = np.concatenate([p for p, _ in self._unjournaled])
             rows = np.concatenate([r for _, r in self._unjournaled])
             for at in range(0, len(positions), 1 << 14):
-                self._journal(positions[at : at + (1 << 14)], rows[at : at + (1 << 14)], self._packs, self.stored)
+                self._outlet.journal(
+                    positions[at : at + (1 << 14)], rows[at : at + (1 << 14)], self._packs, self.stored
+                )
             self._unjournaled = []
             self._stopwatch.reset()

@@ -13,7 +13,7 @@ from manifests.names import tombstone_key
 from pipeline.catalogue import forget
 from pipeline.errors import NotFound, SessionFenced, StoreUnavailable
 from pipeline.store.memory import MemoryStore
-from pipeline.transfer import index_writer, send
+from pipeline.transfer import index_writer, pack_lists, send
 from pipeline.transfer.index_reader import IndexReader, differences
 from pipeline.transfer.session import Process, find_attempts
 
@@ -174,8 +174,8 @@ def test_a_tier_of_many_segments_is_read_through_its_table(
 def test_a_base_of_several_lists_takes_changes_and_is_written_anew(
     bench: Workbench, tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split = index_writer.split_pack_list
-    monkeypatch.setattr(index_writer, "split_pack_list", lambda packs: split(packs, most=2))
+    split = pack_lists.split_pack_list
+    monkeypatch.setattr(pack_lists, "split_pack_list", lambda packs: split(packs, most=2))
     monkeypatch.setattr(index_writer, "MAX_PACK_CHANGES", 2)
     monkeypatch.setattr(index_writer, "SEGMENT_ENTRIES", 64)
     bench.export(disk)
@@ -196,9 +196,9 @@ def test_a_base_of_several_lists_takes_changes_and_is_written_anew(
 
 
 def test_a_dying_disk_still_commits(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.transfer import export
+    from pipeline.transfer import disk_export
 
-    monkeypatch.setattr(export, "MAX_UNREADABLE", 5)
+    monkeypatch.setattr(disk_export, "MAX_UNREADABLE", 5)
     assert MAX_UNREADABLE == 65536
     bad = [(i * CHUNK + 1024, 512) for i in range(40)]
     bench.export(FakeDisk(48 * CHUNK, {0: noise(48 * CHUNK, 1)}, bad=bad), keep_going=True)

@@ -15,7 +15,7 @@ from pipeline.exporters.base import Extent
 from pipeline.progress import Counters
 from pipeline.store.directory import DirectoryStore
 from pipeline.store.fault import FaultyStore, Kill, Rule, startswith
-from pipeline.transfer.export import ChangedBlocks
+from pipeline.transfer.export_request import ChangedBlocks
 from pipeline.transfer.index_reader import IndexReader
 from transfer.killing import in_child
 from transfer.support import CHUNK, MIB, FakeDisk, Workbench, make_disk, noise, poke
