@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from blake3 import blake3
+
 from manifests.manifest import Disk
 from manifests.names import manifest_key
 from pipeline.catalogue import Point, forgotten, load, sequences
-from pipeline.errors import CorruptObject, SessionFenced
+from pipeline.errors import CorruptObject, NotFound, SessionFenced
 from pipeline.repository import Repository
 
 
@@ -39,12 +41,26 @@ def disk_of(point: Point | None, number: int) -> Disk | None:
 
 
 def check_roots(repository: Repository, points: Iterable[Point]) -> None:
-    """After the session is announced: what it builds on must still be there, or a collector may not have seen us."""
+    """After the session is announced: what it builds on must still be there, or a collector may not have seen us.
+
+    Raises SessionFenced when a point was forgotten, CorruptObject when its manifest is not the announced one.
+    """
     for point in points:
         manifest = point.manifest
+        key = manifest_key(manifest.machine.name, manifest.sequence)
         gone = manifest.sequence in forgotten(repository, manifest.machine.name, after=manifest.sequence - 1)
-        if gone or repository.store.head(manifest_key(manifest.machine.name, manifest.sequence)) is None:
+        try:
+            found = b"" if gone else repository.store.get(key)
+        except NotFound:
+            gone = True
+        if gone:
             raise SessionFenced(
                 f"{manifest.label} was forgotten while this export began",
                 remedy="nothing was committed; run the same command again",
+            )
+        if blake3(found).hexdigest() != point.object_hash:
+            raise CorruptObject(
+                f"{key} was replaced or damaged while this export began: it is not the manifest that was announced",
+                remedy=f"nothing was committed; `failback verify {manifest.label}` tells whether it is whole, "
+                "--full begins anew",
             )
