@@ -80,6 +80,7 @@ def export_machine(
                 disk, outcome_of_disk, keep = export.run_until_copy_is_good(watch)
                 result.disks.append(outcome_of_disk)
                 result.report.notes.append(f"disk {number}: {outcome_of_disk.mode}, {outcome_of_disk.reason}")
+                result.report.warnings += outcome_of_disk.warnings
                 disks.append(disk)
                 keepers.append(keep)
             for source in sources:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from manifests.entry import Positions, Rows, is_zero, same_ids
+from manifests.entry import Positions, Rows, is_zero, same_entries
 from manifests.envelope import Kind
 from manifests.manifest import TIER_SEGMENTS, Disk, Index, Segment, Tier
 from manifests.packlist import PackUse, add_up
@@ -43,6 +44,8 @@ class IndexWriter(Protocol):
     def keep(self) -> None:
         """The manifest is committed: bring the local copy up to it."""
 
+    live: dict[int, int]
+    """Live bytes by number of the pack: all of a new index, or what changed of the parent's."""
     live_bytes: int
     data_chunks: int
 
@@ -57,7 +60,7 @@ class FullIndex:
         self._put = put
         self._size, self._chunk_size = size, chunk_size
         self._pages = PageWriter(copy.positions, copy.packs, put)
-        self._live: dict[int, int] = {}
+        self.live: dict[int, int] = {}
 
     def add(self, positions: Positions, rows: Rows) -> None:
         for first, page in self._pages.add(positions, rows):
@@ -67,7 +70,7 @@ class FullIndex:
     def _account(self, rows: Rows) -> None:
         stored = ~is_zero(rows)
         self.data_chunks += int(stored.sum())
-        count_live(self._live, rows[stored], 1)
+        count_live(self.live, rows[stored], 1)
 
     def finish(self) -> tuple[Index, str]:
         for first, page in self._pages.flush():
@@ -76,9 +79,9 @@ class FullIndex:
         return index, self.copy.digest(size=self._size, chunk_size=self._chunk_size)
 
     def pack_lists(self, stored: Mapping[int, int]) -> PackLists:
-        self.live_bytes = sum(self._live.values())
+        self.live_bytes = sum(self.live.values())
         ids = self.copy.packs.ids
-        base = put_lists(self._put, {ids[o]: PackUse(stored[o], live) for o, live in self._live.items()})
+        base = put_lists(self._put, {ids[o]: PackUse(stored[o], live) for o, live in self.live.items()})
         return PackLists(base, len(base))
 
     def keep(self) -> None:
@@ -100,25 +103,44 @@ class OverlayIndex:
         self._final = final
         self._tree = TreeUpdate(copy)
         self._spool = Spool(spool)
-        self._live: dict[int, int] = {}
+        self._moved = Spool(spool.with_suffix(".moved"))
+        self.live: dict[int, int] = {}
         self._exact: dict[int, int] | None = None
 
     def add(self, positions: Positions, rows: Rows) -> None:
         old = self._tree.change(positions, rows)
-        changed = ~same_ids(old, rows) | (old["flags"] != rows["flags"])
+        changed = ~same_entries(old, rows)
         if not changed.any():
             return
         old, rows, positions = old[changed], rows[changed], positions[changed]
         self._spool.write(positions, rows)
         before, after = ~is_zero(old), ~is_zero(rows)
         self.data_chunks += int(after.sum()) - int(before.sum())
-        count_live(self._live, old[before], -1)
-        count_live(self._live, rows[after], 1)
+        count_live(self.live, old[before], -1)
+        count_live(self.live, rows[after], 1)
+
+    def move(self, positions: Positions, rows: Rows) -> None:
+        """Chunks that the parent has too and that are stored at another place now; ascending, none that was added."""
+        self._moved.write(positions, rows)
+        count_live(self.live, self.copy.lookup(positions), -1)
+        count_live(self.live, rows, 1)
+
+    def untouched(self, positions: Positions) -> NDArray[np.bool_]:
+        """Which of ascending `positions` have their parent's entry so far."""
+        same = np.ones(len(positions), bool)
+        for changed, _rows in self._spool.blocks() if len(positions) else ():
+            at = np.searchsorted(positions, changed)
+            at[at == len(positions)] = 0
+            same[at[positions[at] == changed]] = False
+        return same
+
+    def _entries(self) -> Iterator[Block]:
+        return merge([self._spool.blocks(), self._moved.blocks()])
 
     def finish(self) -> tuple[Index, str]:
         digest = self._tree.digest(size=self._parent.size, chunk_size=self._parent.chunk_size)
         old = self._parent.index
-        changed = self._spool.count
+        changed = self._spool.count + self._moved.count
         if not changed:
             return old, digest
         chunks = self._parent.data_bytes // self._parent.chunk_size + self.data_chunks
@@ -126,7 +148,7 @@ class OverlayIndex:
         if not self._final and overlaid > REWRITE_SHARE * chunks and overlaid > SEGMENT_ENTRIES // 4:
             return Index(pages=self._write_pages()), digest
         count = tiers_to_merge([t.count for t in old.tiers], changed, final=self._final)
-        stream: Iterable[Block] = self._spool.blocks()
+        stream: Iterable[Block] = self._entries()
         if count:
             reader = IndexReader(self._repository, self._parent, self.copy.packs)
             stream = merge([stream, reader.blocks(old.tiers[:count])])
@@ -153,7 +175,7 @@ class OverlayIndex:
         reader = IndexReader(self._repository, self._parent, self.copy.packs)
         pages = PageWriter(self.copy.positions, self.copy.packs, self._put)
         self._exact = {}
-        for positions, rows in merge([self._spool.blocks(), reader.windows()]):
+        for positions, rows in merge([self._entries(), reader.windows()]):
             count_live(self._exact, rows[~is_zero(rows)], 1)
             for _ in pages.add(positions, rows):
                 pass
@@ -164,8 +186,8 @@ class OverlayIndex:
     def pack_lists(self, stored: Mapping[int, int]) -> PackLists:
         ids = self.copy.packs.ids
         old = PackLists(self._parent.packs, self._parent.base_lists)
-        self.live_bytes = max(self._parent.live_bytes + sum(self._live.values()), 0)
-        change = {ids[o]: PackUse(stored.get(o, 0), live) for o, live in self._live.items() if live or o in stored}
+        self.live_bytes = max(self._parent.live_bytes + sum(self.live.values()), 0)
+        change = {ids[o]: PackUse(stored.get(o, 0), live) for o, live in self.live.items() if live or o in stored}
         if self._exact is not None:
             known = add_up([*read_lists(self._repository, old.ids), change])
             self.live_bytes = sum(self._exact.values())
@@ -180,12 +202,14 @@ class OverlayIndex:
             base = put_lists(self._put, change)
             return PackLists(base, len(base))
         if len(changes) >= MAX_PACK_CHANGES and not self._final:
-            change, changes = add_up([*read_lists(self._repository, changes), change]), ()
+            merged = add_up([*read_lists(self._repository, changes), change])
+            # What adds up to nothing is said by the base, or nothing refers to it any more.
+            change, changes = {pack: use for pack, use in merged.items() if use.live}, ()
         return PackLists((*base, *changes, *put_lists(self._put, change)), len(base))
 
     def keep(self) -> None:
         self.copy.invalidate()
-        for positions, rows in self._spool.blocks():
+        for positions, rows in self._entries():
             self.copy.apply(positions, rows)
 
 

@@ -25,6 +25,8 @@ class KnownChunks:
         self.bases: list[IndexFile] = []
         self.stored: dict[int, int] = {}
         """Stored lengths of all packs that the above refer to, by number."""
+        self.journaled_bytes = 0
+        """Stored bytes of the packs in journals."""
         self._repository = repository
         self._work = work
         self._number = number
@@ -44,6 +46,7 @@ class KnownChunks:
                 keep = positions < self._positions
                 if journal.disk != self._number or not keep.any():
                     continue
+                self.journaled_bytes += sum(n for pack, n in journal.stored.items() if pack not in self.stored)
                 self.stored.update(journal.stored)
                 if self.journaled is None:
                     folder = self._work / f"journaled{self._number}"

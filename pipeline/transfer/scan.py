@@ -62,6 +62,8 @@ class Scanned:
     unreadable: list[tuple[int, int]] = field(default_factory=list)
     read: int = 0
     unchanged: int = 0
+    missed: int = 0
+    """Chunks that were to be sent again, and are not what the parent says."""
 
 
 def plan(extents: Iterable[Extent], chunk_size: int, positions: int, parent: IndexFile | None) -> Iterator[Work]:
@@ -159,6 +161,20 @@ class Scanner:
         self._keep_going = keep_going
         self._zero = bytes(chunk_size)
         self._local = threading.local()
+
+    def without_parent(self) -> Scanner:
+        """For chunks that the parent has too: compared with what this export stored only, and never in the way of it:
+        what cannot be read is left alone."""
+        return Scanner(
+            self._exporter,
+            self._chunk_size,
+            parent=None,
+            journaled=self._journaled,
+            bases=[],
+            sent=self._sent,
+            keep_going=True,
+            level=self.level,
+        )
 
     def __call__(self, work: Work) -> Scanned:
         """Read and judge. Raises Unreadable unless told to keep going, SourceChanged, StaleCopy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -11,7 +12,6 @@ import numpy as np
 from manifests.entry import ENTRY, FLAG_STORED, FLAG_UNREADABLE, ZERO_ID, PackTable, Positions, Rows
 from manifests.pack import PackBuilder
 from pipeline.progress import Counters
-from pipeline.transfer.index_writer import IndexWriter
 from pipeline.transfer.outlet import Outlet
 from pipeline.transfer.scan import Place, Scanned
 from pipeline.transfer.session import Stopwatch
@@ -34,13 +34,17 @@ class _Batch:
     rows: Rows
 
 
+Entries = Callable[[Positions, Rows], object]
+"""Takes entries in ascending order of position, when their packs are stored."""
+
+
 class Sender:
     """Takes Scanned in order of position. Used by one thread."""
 
     def __init__(
         self,
         outlet: Outlet,
-        index: IndexWriter,
+        index: Entries,
         packs: PackTable,
         counters: Counters,
         *,
@@ -103,6 +107,10 @@ class Sender:
         self._close_pack()
         self._drain(wait_below=0)
 
+    def go_on(self, index: Entries) -> None:
+        """After `flush`: what is taken from now on is entered in `index`, and its positions may begin anew."""
+        self._index = index
+
     def _remember(self, chunk_id: bytes, place: Place) -> None:
         self.sent[chunk_id] = place
         if len(self.sent) > SENT_MEMORY:
@@ -141,7 +149,7 @@ class Sender:
                 self._counters.sent += stored
             self._batches.popleft()
             self._in_flight -= batch.size
-            self._index.add(batch.positions, batch.rows)
+            self._index(batch.positions, batch.rows)
             self._note(batch)
 
     def _note(self, batch: _Batch) -> None:
