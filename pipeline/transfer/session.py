@@ -91,7 +91,8 @@ class Session:
         self._prefix = session_prefix(machine, run)
         self._journals = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        name = _heart(repository, machine, run)
+        self._thread = threading.Thread(target=self._beat, name=name, daemon=True)
         self._thread.start()
 
     @classmethod
@@ -235,6 +236,8 @@ def _refuse_if_alive(repository: Repository, machine: str, attempt: Attempt, her
         str(d["host"]), str(d["boot_id"]), int(d["pid"]), int(d["pid_start"]), str(d.get("pid_namespace", ""))
     )
     alive = writer.alive(here)
+    if writer == here and not any(t.name == _heart(repository, machine, attempt.run) for t in threading.enumerate()):
+        return  # we gave it up ourselves: the store did not even take the word that it ended
     if alive is False or (alive is None and _store_time(repository, machine) - attempt.newest > EXPIRY):
         return
     raise SessionHeld(
@@ -246,6 +249,11 @@ def _refuse_if_alive(repository: Repository, machine: str, attempt: Attempt, her
             else f"; a dead writer on another host is given up {EXPIRY} after its last sign"
         ),
     )
+
+
+def _heart(repository: Repository, machine: str, run: str) -> str:
+    """Name of the thread that lives as long as a session of this process is open."""
+    return f"heartbeat of {repository.id.hex()}/{machine}/{run}"
 
 
 def _store_time(repository: Repository, machine: str) -> datetime:
