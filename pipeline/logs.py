@@ -92,7 +92,15 @@ class _Buffer(MemoryHandler):
         finally:
             super().close()
             if target is not None:
-                target.close()
+                _close(target)
+
+
+def _close(handler: logging.Handler) -> None:
+    """What is still in a buffer may find no room, and be tried once more by `close` itself."""
+    try:
+        handler.close()
+    except OSError:
+        handler.handleError(logging.makeLogRecord({}))
 
 
 class _Complaint:

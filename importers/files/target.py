@@ -49,7 +49,7 @@ class FilesImporter:
             )
         seeds = [open_exporter(spec) for spec in request.seeds]
         try:
-            with explained():
+            with explained(request.state if request.out is None else request.out / STAGE_FOLDER):
                 return [self._disk(repository, point, disk, request, self._seeds(seeds, disk), watch) for disk in disks]
         finally:
             for seed in seeds:

@@ -171,12 +171,12 @@ class Done:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Say what it means when what is known of a target cannot be kept. Writers raise errors of their own."""
+def explained(folder: Path) -> Iterator[None]:
+    """Say what it means when what is known of targets cannot be kept in `folder`. Writers raise errors of their own."""
     try:
         yield
     except OSError as error:
-        where = error.filename or "the folder that keeps what is known of the target"
+        where = error.filename or folder
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TargetFull(
                 f"no room left in {where}", remedy="make room there and run the same command again: it goes on"
