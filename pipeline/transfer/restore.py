@@ -471,13 +471,10 @@ class DiskRestore:
 
     def _write(self, offset: int, chunks: list[bytes | memoryview]) -> None:
         """Write chunks that stand side by side. Where the target reads as zeros, blocks of zeros are left out."""
-        if not self._known_zero:
-            self.writer.write(offset, chunks)
-            return
         batch: list[bytes | memoryview] = []
         start = following = offset
         for chunk in chunks:
-            for low, high in self._data_in(chunk):
+            for low, high in self._data_in(chunk) if self._known_zero else self._not_holes(following, chunk):
                 if following + low != start + sum(map(len, batch)):
                     if batch:
                         self.writer.write(start, batch)
@@ -486,6 +483,22 @@ class DiskRestore:
             following += len(chunk)
         if batch:
             self.writer.write(start, batch)
+
+    def _not_holes(self, offset: int, chunk: bytes | memoryview) -> list[tuple[int, int]]:
+        """(low, high) of what must be written where the target may hold something: all but blocks of zeros that it
+        has as holes. Else a refresh would fill up a sparse disk."""
+        ranges = list(self._data_in(chunk))
+        if ranges == [(0, len(chunk))]:
+            return ranges
+        held = self.writer.extents(offset, offset + len(chunk))
+        ranges += [(e.offset - offset, e.offset - offset + e.length) for e in held if not e.zero]
+        joined: list[tuple[int, int]] = []
+        for low, high in sorted(ranges):
+            if joined and low <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
+            else:
+                joined.append((low, high))
+        return joined
 
     def _data_in(self, chunk: bytes | memoryview) -> Iterator[tuple[int, int]]:
         """(low, high) of what is not blocks of zeros. A chunk that did not compress (a view) has none."""

@@ -131,14 +131,13 @@ def test_5_what_a_newer_failback_wrote_is_told_apart_from_damage(
         path = repository / what
         spoil(path, path.read_bytes().replace(b'"format": 1', b'"format": 2'))
     elif what == "manifest":
-        monkeypatch.setattr("manifests.envelope._VERSION", 2)
-        assert failback("export", "web", "--disk", disk).code == 0
-        monkeypatch.undo()
-        monkeypatch.setenv("FAILBACK_REPOSITORY", str(repository))
+        with monkeypatch.context() as patch:
+            patch.setattr("manifests.envelope._VERSION", 2)
+            assert failback("export", "newer", "--disk", disk).code == 0
     else:
         (repository / "features").mkdir()
         (repository / "features" / "something-new").write_bytes(b"")
-    done = failback("import", "web", "--out", tmp_path / "out")
+    done = failback("import", "newer" if what == "manifest" else "web", "--out", tmp_path / "out")
     assert done.code == 5
     assert "upgrade failback" in done.err
     assert not (tmp_path / "out").exists()
