@@ -73,10 +73,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def run_minio(home: Path) -> Iterator[Server]:
-    """MinIO on one directory below `home`."""
-    objects = home / "minio"
-    objects.mkdir(parents=True)
+def run_minio(home: Path, *, objects: Path | None = None, bucket: bool = True) -> Iterator[Server]:
+    """MinIO on one directory below `home`, or on the `objects` of one that ended, which has its `bucket` already."""
+    objects = objects or home / "minio"
+    home.mkdir(parents=True, exist_ok=True)
+    objects.mkdir(exist_ok=True)
     binary = tool("minio")
 
     def command(port: int) -> list[str]:
@@ -91,7 +92,7 @@ def run_minio(home: Path) -> Iterator[Server]:
         "MINIO_UPDATE": "off",
         "MINIO_CALLHOME_ENABLE": "off",
     }
-    with _run("minio", command, environ, objects, "/minio/health/ready", home / "minio.log") as server:
+    with _run("minio", command, environ, objects, "/minio/health/ready", home / "minio.log", bucket) as server:
         yield server
 
 
@@ -119,6 +120,7 @@ def _run(
     objects: Path,
     health: str,
     log: Path,
+    bucket: bool = True,
 ) -> Iterator[Server]:
     for attempt in range(3):
         port = free_port()
@@ -139,7 +141,8 @@ def _run(
                     continue
                 raise RuntimeError(f"{kind} did not start: {log.read_text(errors='replace')[-1000:]}")
             server = Server(kind, f"http://127.0.0.1:{port}", objects, process)
-            make_bucket(server)
+            if bucket:
+                make_bucket(server)
             yield server
             return
         finally:

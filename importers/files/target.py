@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from importers.files.mark import has_mark, put_mark
 from manifests.manifest import Disk
 from pipeline.catalogue import Point
 from pipeline.errors import FailbackError, TargetMismatch, UsageError
@@ -48,7 +49,7 @@ class FilesImporter:
             )
         seeds = [open_exporter(spec) for spec in request.seeds]
         try:
-            with explained():
+            with explained(request.state if request.out is None else request.out / STAGE_FOLDER):
                 return [self._disk(repository, point, disk, request, self._seeds(seeds, disk), watch) for disk in disks]
         finally:
             for seed in seeds:
@@ -108,14 +109,14 @@ class FilesImporter:
         assert request.out is not None
         name = f"{point.manifest.machine.name}-disk{disk.number}.{request.image_format}"
         path, stage = request.out / name, Stage(request.out / STAGE_FOLDER / name)
-        if path.exists() and not stage.known:
+        if path.exists() and not _is_ours(path, stage):
             raise _foreign(path)
         return path, stage
 
     def _open(self, path: Path, stage: Stage, point: Point, disk: Disk, request: RestoreRequest) -> BlockWriter:
         """The writer, of a file that is made when it is not there. The stage is locked (but in a dry run)."""
         exists = path.exists()
-        if exists and not stage.known:
+        if exists and not _is_ours(path, stage):
             raise _foreign(path)
         if exists and stage.state is not None and stage.state.state == "creating" and not request.dry_run:
             # Killed after the file was made and before anything was written to it.
@@ -130,10 +131,16 @@ class FilesImporter:
             return open_writer(str(path), size=disk.size, image_format=request.image_format, create=False)
         stage.save(StageState.of("", point.manifest, disk, "creating", ""))
         try:
-            return open_writer(str(path), size=disk.size, image_format=request.image_format, create=True)
+            writer = open_writer(str(path), size=disk.size, image_format=request.image_format, create=True)
         except FailbackError:
             stage.forget()
             raise
+        try:
+            put_mark(path, stage)
+        except BaseException:
+            writer.close()
+            raise
+        return writer
 
     def _open_device(self, disk: Disk, request: RestoreRequest) -> tuple[Path, Stage, BlockWriter]:
         text = request.devices[disk.number]
@@ -156,6 +163,12 @@ class FilesImporter:
         )
         digest = hashlib.sha256(f"{Path(path).resolve()}:{expected}".encode()).hexdigest()[:32]
         return Path(path), Stage(request.state / "stages" / digest), writer
+
+
+def _is_ours(path: Path, stage: Stage) -> bool:
+    """Whether the file may be overwritten. Of one that was being made when we were killed, its content will tell."""
+    creating = stage.state is not None and stage.state.state == "creating"
+    return stage.known and (creating or has_mark(path, stage))
 
 
 def _foreign(path: Path) -> TargetMismatch:

@@ -112,10 +112,7 @@ def export_machine(
             raise
         except OSError as error:
             # Disks and stores have errors of their own: this one is of the folder that remembers.
-            raise FailbackError(
-                f"the state folder {options.state} can't be used: {error.strerror or error}",
-                remedy="make room there, or name another folder with FAILBACK_STATE_DIR",
-            ) from error
+            raise _no_state(options.state, error) from error
         except StoreUnavailable:
             # One more write to a store that does not answer would only make the user wait again.
             if session is not None:
@@ -129,13 +126,23 @@ def export_machine(
 
 def _work_folder(parent: Path) -> Path:
     """A new folder for this process; those of processes that are gone are removed."""
-    if parent.exists():
-        for old in parent.iterdir():
-            if not Path(f"/proc/{old.name.partition('-')[0]}").exists():
-                shutil.rmtree(old, ignore_errors=True)
     folder = parent / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True, mode=0o700)
+    try:
+        if parent.exists():
+            for old in parent.iterdir():
+                if not Path(f"/proc/{old.name.partition('-')[0]}").exists():
+                    shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise _no_state(parent, error) from error
     return folder
+
+
+def _no_state(folder: Path, error: OSError) -> FailbackError:
+    return FailbackError(
+        f"the state folder {folder} can't be used: {error.strerror or error}",
+        remedy="make room there, or name another folder with FAILBACK_STATE_DIR",
+    )
 
 
 def _begin(

@@ -112,7 +112,10 @@ class IndexFile:
         ):
             raise StaleCopy(f"{folder}: leaves do not give the digest")
         table = PackTable(packs[i : i + ID_SIZE] for i in range(0, head.packs * ID_SIZE, ID_SIZE))
-        return head, cls(folder, head.positions, table, leaves)
+        try:
+            return head, cls(folder, head.positions, table, leaves)
+        except OSError as error:
+            raise StaleCopy(f"{folder}: {error}") from error
 
     def invalidate(self) -> None:
         """From here on the copy stands for no point until `commit`."""

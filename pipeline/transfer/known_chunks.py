@@ -7,6 +7,7 @@ from pathlib import Path
 
 from manifests.entry import PackTable
 from manifests.manifest import Disk
+from pipeline.errors import CorruptObject, NotFound
 from pipeline.repository import Repository
 from pipeline.transfer.index_copy import fill
 from pipeline.transfer.index_file import IndexFile
@@ -41,7 +42,10 @@ class KnownChunks:
                 continue  # positions of other chunks mean other bytes
             same = disk["identity"] is not None and disk["identity"] == identity
             for key in attempt.journals:
-                journal = read_journal(self._repository, key, self._packs)
+                try:
+                    journal = read_journal(self._repository, key, self._packs)
+                except (CorruptObject, NotFound):
+                    continue  # what it would have spared is sent again
                 positions, rows = journal.positions, journal.rows
                 keep = positions < self._positions
                 if journal.disk != self._number or not keep.any():

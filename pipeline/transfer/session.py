@@ -16,7 +16,7 @@ from manifests.manifest import decode_record, encode_record
 from manifests.names import journal_key, run_name, session_prefix, sessions_prefix
 from manifests.page import Journal, decode_journal, encode_journal
 from pipeline.catalogue import now
-from pipeline.errors import AlreadyExists, FailbackError, NotFound, SessionHeld
+from pipeline.errors import AlreadyExists, CorruptObject, FailbackError, NotFound, SessionHeld
 from pipeline.repository import Repository
 from pipeline.transfer.process import Process
 
@@ -26,13 +26,15 @@ EXPIRY = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One session found at the machine's next sequence."""
+    """One session found at the machine's next sequence. Of one whose document is damaged nothing is known: `document`
+    has no disks, and `damage` says what is wrong."""
 
     run: str
     document: dict[str, Any]
     ended: str | None
     newest: datetime
     journals: tuple[str, ...]
+    damage: str = ""
 
 
 class Session:
@@ -140,13 +142,20 @@ def find_attempts(repository: Repository, machine: str, sequence: int) -> list[A
         if "session" not in names:
             continue
         base = session_prefix(machine, run)
-        document = _read(repository, f"{base}session", Kind.SESSION)
+        damage = ""
+        try:
+            document = _read(repository, f"{base}session", Kind.SESSION)
+        except CorruptObject as error:
+            document, damage = {"disks": []}, error.message
         if document is None:
             continue
-        ended = _read(repository, f"{base}ended", Kind.SESSION_END) if "ended" in names else None
+        try:
+            ended = _read(repository, f"{base}ended", Kind.SESSION_END) if "ended" in names else None
+        except CorruptObject:
+            ended = None  # its process, or its age, tells whether it lives
         journals = tuple(f"{base}{n}" for n in sorted(names) if n.startswith("journal/"))
         outcome = str(ended["outcome"]) if ended else None
-        attempts.append(Attempt(run, document, outcome, max(t for _, t in found), journals))
+        attempts.append(Attempt(run, document, outcome, max(t for _, t in found), journals, damage))
     return attempts
 
 
@@ -168,6 +177,15 @@ def _read(repository: Repository, key: str, kind: Kind) -> dict[str, Any] | None
 def _refuse_if_alive(repository: Repository, machine: str, attempt: Attempt, here: Process) -> None:
     if attempt.ended is not None:
         return
+    if attempt.damage:
+        age = _store_time(repository, machine) - attempt.newest
+        if age > EXPIRY:
+            return
+        raise SessionHeld(
+            f"{machine} may be in use by another writer, and who it is cannot be read: {attempt.damage}",
+            remedy=f"when no other export of {machine} runs, wait: it is given up {EXPIRY} after its last sign, "
+            f"which was {age} ago",
+        )
     writer = Process.of(attempt.document)
     if writer == here:
         # Of this very process: open as long as its heart beats, else left behind when the store went away.

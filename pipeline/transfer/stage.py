@@ -4,6 +4,7 @@ A folder per target disk:
 
     lock         held by whoever works on the target
     stage.json   which point, `creating`, `staging` or `staged`, and the disk's guard when it was last known to be good
+    made         what tells the file that we made from one in its place (`importers.files.mark`)
     done         one bit a position: holds the point's chunk, written and flushed (while staging)
     copy/        the point's index (`pipeline.transfer.index_file`), whose tree proves later refreshes
 """
@@ -114,19 +115,23 @@ class Stage:
 
     def save(self, state: StageState) -> None:
         """Durable when it returns: whatever it says must not be lost, nor said too early."""
+        self.write("stage.json", json.dumps(asdict(state), indent=1).encode())
+        self.state = state
+
+    def write(self, name: str, data: bytes) -> None:
+        """A small file in the folder, whole or not at all, and durable when it returns."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = self.folder / "stage.json.new"
+        temporary = self.folder / f"{name}.new"
         with temporary.open("wb") as file:
-            file.write(json.dumps(asdict(state), indent=1).encode())
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(self.folder / "stage.json")
+        temporary.replace(self.folder / name)
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-        self.state = state
 
 
 class Done:
@@ -166,12 +171,12 @@ class Done:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Say what it means when what is known of a target cannot be kept. Writers raise errors of their own."""
+def explained(folder: Path) -> Iterator[None]:
+    """Say what it means when what is known of targets cannot be kept in `folder`. Writers raise errors of their own."""
     try:
         yield
     except OSError as error:
-        where = error.filename or "the folder that keeps what is known of the target"
+        where = error.filename or folder
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TargetFull(
                 f"no room left in {where}", remedy="make room there and run the same command again: it goes on"

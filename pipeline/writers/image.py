@@ -45,7 +45,7 @@ class ImageWriter(BlockWriter):
         self.name = path
         self.fresh = fresh
         self._path = str(Path(path).absolute())
-        self._touched = False
+        self._touched = fresh  # a new image was found in no state
         self._flushed_directory = not fresh
         self._lock = threading.Lock()
         self._state = str(FileState.of(Path(self._path)))

@@ -83,6 +83,16 @@ def test_a_second_export_is_refused_and_told_who_holds_the_machine(bench: Workbe
     bench.export(source)
 
 
+def test_a_session_that_this_very_process_gave_up_does_not_stand_in_its_way(bench: Workbench, source: Path) -> None:
+    """The store was away, so that not even the end could be written; a process that lives on tries again."""
+    faulty = FaultyStore(bench.store, [Rule(Fail(StoreUnavailable("down")), verb="put", key=startswith("packs/"))])
+    with pytest.raises(StoreUnavailable):
+        bench.through(faulty).export(source)
+    assert not [info.key for info in bench.store.list("sessions/") if info.key.endswith("/ended")]
+    bench.export(source)
+    bench.verified()
+
+
 def test_exports_of_two_machines_do_not_disturb_each_other(bench: Workbench, source: Path) -> None:
     done: list[bool] = []
 
