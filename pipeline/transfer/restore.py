@@ -534,14 +534,15 @@ class DiskRestore:
     def to_move(self) -> tuple[str, str, int]:
         """(mode, reason, stored bytes that would be fetched), without writing anything."""
         plan = self._plan()
+        copy = plan.copy
         try:
             total = sum(int(rows["length"].sum(dtype=np.int64)) for _positions, rows in self._candidates(plan))
         except StaleCopy as error:
             plan = _Plan("hashed", f"what was known of the stage is damaged ({error})")
             total = self.disk.live_bytes
         finally:
-            if plan.copy is not None:
-                plan.copy.close()
+            if copy is not None:
+                copy.close()
         return plan.mode, plan.reason, total
 
     def _candidates(self, plan: _Plan) -> Iterator[Block]:
