@@ -31,11 +31,17 @@ SKEW_SECONDS = 60.0
 PATIENCE_SECONDS = 15.0
 
 _INSTALL = (
-    ("apt-get", "apt-get install -y {0}", {"qemu": "qemu-utils"}),
-    ("dnf", "dnf install -y {0}", {"qemu": "qemu-img"}),
-    ("zypper", "zypper install -y {0}", {"qemu": "qemu-tools"}),
-    ("pacman", "pacman -S --noconfirm {0}", {"qemu": "qemu-img"}),
-    ("apk", "apk add {0}", {"qemu": "qemu-img"}),
+    ("apt-get", "apt-get install -y {0}", {"qemu": "qemu-utils", "ssh": "openssh-client", "ping": "iputils-ping"}),
+    ("dnf", "dnf install -y {0}", {"qemu": "qemu-img", "ssh": "openssh-clients", "ping": "iputils"}),
+    ("zypper", "zypper install -y {0}", {"qemu": "qemu-tools", "ssh": "openssh-clients", "ping": "iputils"}),
+    ("pacman", "pacman -S --noconfirm {0}", {"qemu": "qemu-img", "ssh": "openssh", "ping": "iputils"}),
+    ("apk", "apk add {0}", {"qemu": "qemu-img", "ssh": "openssh-client", "ping": "iputils"}),
+)
+_TOOLS = (
+    ("qemu-img", "qemu", "to write qcow2 and VMDK images, not for raw disks"),
+    ("qemu-nbd", "qemu", "to read and write disk images, not for raw disks"),
+    ("ssh", "ssh", "by the hook `ssh` of checks"),
+    ("ping", "ping", "by the hook `ping` of checks"),
 )
 
 
@@ -92,12 +98,12 @@ def _numbers(version: str) -> list[int]:
 
 
 def _tools() -> Iterator[Finding]:
-    for tool, use in (("qemu-img", "to write qcow2 and VMDK images"), ("qemu-nbd", "to read and write disk images")):
+    for tool, package, use in _TOOLS:
         where = shutil.which(tool)
         if where:
             yield Finding(tool, "ok", where)
         else:
-            yield Finding(tool, "hint", f"not found; it is needed {use}, not for raw disks", remedy=_install("qemu"))
+            yield Finding(tool, "hint", f"not found; it is needed {use}", remedy=_install(package))
 
 
 def _install(what: str) -> str:

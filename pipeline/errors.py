@@ -20,11 +20,15 @@ FailbackError                what failed, on which object, and what the user can
 ├── TargetError              a disk that is written
 │   ├── TargetFull           no space left
 │   ├── TargetBusy           mounted, held, or used by another restore
-│   └── TargetMismatch       not the disk that was named (size, serial, foreign content)
+│   ├── TargetMismatch       not the disk that was named (size, serial, foreign content)
+│   └── Unsupported          the platform cannot do that at all
 ├── VerifyError              data differ from the recovery point
 ├── SessionHeld              another writer of the same machine is alive
 ├── SessionFenced            our session was fenced, or our recovery point taken by another writer
-└── Interrupted              Ctrl-C or a termination signal; says how to go on
+├── PlaceHeld                another command works on the same machine at the target
+├── NotReady                 the preflight found errors; nothing was changed
+├── BootError                the machine is built, but does not start, or ended by itself
+└── Cancelled                the caller wanted the work to end; the same call goes on
 """
 
 from __future__ import annotations
@@ -41,13 +45,16 @@ from manifests.errors import (
 __all__ = [
     "AccessDenied",
     "AlreadyExists",
+    "BootError",
+    "Cancelled",
     "CatalogueError",
     "CorruptObject",
     "FailbackError",
     "FormatError",
-    "Interrupted",
     "NewerFormat",
     "NotFound",
+    "NotReady",
+    "PlaceHeld",
     "SessionFenced",
     "SessionHeld",
     "SourceBusy",
@@ -61,6 +68,7 @@ __all__ = [
     "TargetFull",
     "TargetMismatch",
     "Unreadable",
+    "Unsupported",
     "UsageError",
     "VerifyError",
     "WrongRepository",
@@ -133,6 +141,10 @@ class TargetMismatch(TargetError):
     pass
 
 
+class Unsupported(TargetError):
+    pass
+
+
 class VerifyError(FailbackError):
     exit_code = 8
 
@@ -145,5 +157,17 @@ class SessionFenced(FailbackError):
     exit_code = 9
 
 
-class Interrupted(FailbackError):
+class PlaceHeld(FailbackError):
+    exit_code = 9
+
+
+class NotReady(FailbackError):
+    exit_code = 11
+
+
+class BootError(FailbackError):
+    exit_code = 12
+
+
+class Cancelled(FailbackError):
     exit_code = 130

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from pipeline.cli import exitcodes
+from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
+from pipeline.cli.mapped import MapOption, read_mapping
 from pipeline.cli.units import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.doctor import Finding
 
 
 @command
-def doctor(invocation: Invocation) -> Ending:
+def doctor(
+    invocation: Invocation,
+    to: Annotated[
+        str, typer.Option("--to", metavar="TARGET", help="Check this target, too; it needs a repository.")
+    ] = "",
+    mapping: MapOption = "",
+) -> Ending:
     """Check this host, its settings and its way to the repository; each finding comes with what mends it."""
-    from pipeline.doctor import examine
-
     findings = []
     say = invocation.output.say
-    for finding in examine(invocation.settings):
+    for finding in _all(invocation, to, mapping):
         findings.append(finding)
         say(f"{finding.state:<5} {finding.about}: {finding.text}")
         if finding.remedy:
@@ -27,3 +42,24 @@ def doctor(invocation: Invocation) -> Ending:
         exitcodes.NOT_CLEAN if bad else exitcodes.OK,
         {"findings": [{"about": f.about, "state": f.state, "text": f.text, "remedy": f.remedy} for f in findings]},
     )
+
+
+def _all(invocation: Invocation, target: str, mapping: str) -> Iterator[Finding]:
+    from pipeline.doctor import Finding, State, examine
+
+    yield from examine(invocation.settings)
+    if not target:
+        return
+    states: dict[str, State] = {"error": "bad", "warning": "hint", "note": "ok"}
+    importer = ground_of(invocation, read_mapping(mapping)).importer(target)
+    invocation.stack.callback(importer.close)
+    found = importer.examine()
+    for finding in found:
+        yield Finding(
+            about=f"{target}: {finding.subject}",
+            state=states[finding.severity],
+            text=finding.message,
+            remedy=finding.remedy,
+        )
+    if all(finding.severity != "error" for finding in found):
+        yield Finding(about=target, state="ok", text="ready")

@@ -13,16 +13,16 @@ MAX_BYTES = 256 << 20
 """A change list of ten million extents has about this size."""
 
 
-def read_document(where: str) -> Any:
-    """The content of a JSON or, by its ending, YAML document. Raises UsageError that names it."""
+def read_document(where: str, *, yaml: bool = False) -> Any:
+    """The content of a JSON or, by its ending or with `yaml`, YAML document. Raises UsageError that names it."""
     text = _read(where)
     try:
-        if Path(where.partition("?")[0]).suffix.lower() in (".yaml", ".yml"):
-            import yaml
+        if yaml or Path(where.partition("?")[0]).suffix.lower() in (".yaml", ".yml"):
+            from yaml import YAMLError, safe_load
 
             try:
-                return yaml.safe_load(text)
-            except yaml.YAMLError as error:
+                return safe_load(text)
+            except YAMLError as error:
                 raise ValueError(str(error)) from None
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -31,15 +31,19 @@ def read_document(where: str) -> Any:
 
 def write_json(where: str, value: Any) -> None:
     """Write `value`. Raises UsageError when that is not possible."""
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(where, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(where: str, data: bytes) -> None:
+    """Write a small file. Raises UsageError when that is not possible."""
     try:
         if "://" not in where:
-            Path(where).write_text(text, encoding="utf-8")
+            Path(where).write_bytes(data)
             return
         import fsspec
 
-        with fsspec.open(where, "w", encoding="utf-8") as file:
-            file.write(text)
+        with fsspec.open(where, "wb") as file:
+            file.write(data)
     except _failures() as error:
         raise UsageError(f"{where} cannot be written: {_reason(error)}", remedy="check the address") from error
 

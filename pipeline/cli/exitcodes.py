@@ -12,16 +12,17 @@ code  meaning
 6     the source disk: in use, unreadable, changed while it was read
 7     the target disk: full, in use, not the one that was named
 8     verification failed: data differ from the recovery point
-9     another writer of the same machine is alive, or was faster
+9     another writer of the same machine, or another command at its place, is alive, or was faster
 10    done, but ranges of the source could not be read (`--keep-going`)
-11    `failback doctor` found something to mend
+11    `failback doctor`, or the look at a target beforehand, found something to mend; nothing was changed
+12    the machine is there, but it does not start or a required check failed
 70    a bug in failback
 129   ended by a hang-up
 130   ended by Ctrl-C
 143   ended by a termination signal
 ====  =====================================================================================
 
-Codes 3 to 9 belong to the errors in `pipeline.errors`.
+Codes 3 to 9, 11 and 12 belong to the errors in `pipeline.errors`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ USAGE = 2
 VERIFY = 8
 UNREADABLE = 10
 NOT_CLEAN = 11
+NOT_VERIFIED = 12
 BUG = 70
 SIGNALLED = 128
 """Plus the number of the signal."""
@@ -46,5 +48,7 @@ REMEDIES = {
     7: "check the target's name, rights and space; the same command goes on",
     VERIFY: "do not use this disk; import it again, or into another place",
     9: "nothing was committed; run the same command again when the other writer has ended",
+    NOT_CLEAN: "mend it and run the same command again",
+    NOT_VERIFIED: "the console and the log of the machine say more; the same command tries again",
 }
 """What to do about an error that does not say it itself, by its exit code."""

@@ -1,36 +1,41 @@
-"""`failback import`: a recovery point becomes disks again."""
+"""`failback import`: a recovery point becomes disks again, or a machine that runs and is verified."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.arrived import ending_of, forecast_ending
+from pipeline.cli.checking import Checking, ChecksOption, HookOption, JunitOption, PictureOption
+from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
-from pipeline.cli.units import count, duration, rate, size
+from pipeline.cli.mapped import MapOption, ToOption, read_mapping
+from pipeline.cli.tried import CLEAN_UP_SECONDS
+from pipeline.cli.units import size
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.catalogue import Point
-    from pipeline.target import DiskRestored, Importer
-
-GROUP = "failback.importers"
-IMAGE_FORMATS = ("raw", "qcow2", "vmdk")
+    from pipeline.cli.progress import Meter
+    from pipeline.home.arrival import Arrival, Verify
+    from pipeline.home.site import Site
+    from pipeline.wanted import Wanted
 
 
 @command
 def import_(
     invocation: Invocation,
     point: Annotated[str, typer.Argument(metavar="MACHINE[@POINT]", help="The latest point, or the one named.")],
-    to: Annotated[str, typer.Option("--to", metavar="TARGET", help="Where to: files.")] = "files",
+    to: ToOption = "files",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for disk images, named MACHINE-disk0.raw and so on.")
     ] = None,
     image_format: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="Of the images: raw, qcow2 or vmdk.")
-    ] = "raw",
+        str, typer.Option("--format", metavar="FORMAT", help="Of the disks; files: raw, qcow2 or vmdk.")
+    ] = "",
     seed: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,58 +49,140 @@ def import_(
             help="Write disk N onto this block device, if it has that size or serial. All of it is overwritten.",
         ),
     ] = None,
+    mapping: MapOption = "",
+    boot: Annotated[
+        bool | None,
+        typer.Option(
+            "--boot/--no-boot",
+            help="Switch the machine on. By default it is when checks, --picture or --instant ask for it.",
+        ),
+    ] = None,
+    instant: Annotated[
+        bool, typer.Option("--instant", help="Start from the repository at once; the disks are filled behind.")
+    ] = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse", help="Only try it out: on a layer that is thrown away, without network; the disks stay."
+        ),
+    ] = False,
+    checks: ChecksOption = "",
+    hook: HookOption = None,
+    junit: JunitOption = "",
+    picture: PictureOption = "",
+    keep_running: Annotated[
+        bool, typer.Option("--keep-running", help="Leave the machine on though a required check failed.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much would move, and write nothing.")] = False,
 ) -> Ending:
-    """Restore the disks of a recovery point, and prove that they are equal to it.
+    """Bring a recovery point home: its disks, proved to be equal to it, and on most targets its machine.
 
-    A second import of a later point into the same place moves only what differs. Interrupted, the same command goes on.
+    The machine is built, and with checks switched on, verified and left running. A second import of a later point into
+    the same place moves only what differs. Interrupted, the same command goes on.
     """
     from manifests.names import parse_point
 
     name = parse_point(point)
-    if image_format not in IMAGE_FORMATS:
-        raise UsageError(f"--format {image_format} is unknown", remedy=f"use {', '.join(IMAGE_FORMATS)}")
-    devices = _devices(device or [])
-    if out is None and not devices:
-        raise UsageError("where should the disks go?", remedy="name a folder with --out, or a --device for each disk")
-    repository = invocation.open_repository()
+    disks = {number: {"device": text} for number, text in _devices(device or []).items()}
+    mapped = read_mapping(mapping, format=image_format or None, disks=disks or None)
+    checking = Checking(
+        invocation,
+        checks=checks,
+        hooks=hook or (),
+        junit=junit,
+        picture=picture,
+        artifacts=invocation.artifacts(name.machine),
+        always=rehearse,
+    )
+    switched_on = (checking.asked or instant) if boot is None else boot
+    _check_boot(rehearse=rehearse, boot=boot, checking=checking, instant=instant)
 
     from pipeline.catalogue import resolve
     from pipeline.cli.progress import shown
-    from pipeline.target import RestoreRequest
+    from pipeline.home.site import open_site
+    from pipeline.wanted import resolve as resolve_mapping
 
-    importer = _importer(to)
-    found = resolve(repository, name)
-    settings = invocation.settings
-    request = RestoreRequest(
-        out=out,
-        state=settings.state_dir,
-        image_format=image_format,
-        seeds=tuple(seed or ()),
-        devices=devices,
-        dry_run=dry_run,
-        memory=settings.memory_mib << 20,
-        parallel=min(6, settings.parallel),
-    )
     with shown(invocation.output) as meter:
-        invocation.how_to_go_on = lambda: (
-            "run the same command again to go on; until it ends, the disks are not whole"
-            + (f" ({size(done)} are written already)" if (done := sum(c.written for c in meter.all)) else "")
-            if not dry_run
-            else ""
+        ground = ground_of(invocation, mapped, watch=meter, out=out, seeds=tuple(seed or ()))
+        found = resolve(ground.repository, name)
+        wanted = resolve_mapping(mapped, found.manifest, to)
+        with open_site(ground, to, found.manifest.machine.name, "import") as site:
+            _check_machines(site, asked=switched_on or rehearse)
+            invocation.how_to_go_on = lambda: _how_to_go_on(site, meter, dry_run=dry_run)
+            if dry_run:
+                return forecast_ending(invocation, site, found, wanted, rehearsal=rehearse, boots=switched_on)
+            if rehearse:
+                invocation.grace_seconds = CLEAN_UP_SECONDS
+            arrival = _arrive(
+                site,
+                found,
+                wanted,
+                rehearsal=rehearse,
+                boot=switched_on,
+                instant=instant,
+                keep_running=keep_running,
+                verify=_verify(checking, site, wanted) if (checking.asked and switched_on) or rehearse else None,
+            )
+    return ending_of(invocation, found, to, arrival, checking, rehearsal=rehearse)
+
+
+def _arrive(
+    site: Site,
+    point: Point,
+    wanted: Wanted,
+    *,
+    rehearsal: bool,
+    boot: bool,
+    instant: bool,
+    keep_running: bool,
+    verify: Verify | None,
+) -> Arrival:
+    from pipeline.home.bring import bring_disks, bring_home
+    from pipeline.home.rehearse import rehearse
+
+    if not site.abilities.machines:
+        return bring_disks(site, point, wanted)
+    if rehearsal:
+        return rehearse(site, point, wanted, instant=instant, verify=verify)
+    return bring_home(site, point, wanted, boot=boot, instant=instant, verify=verify, keep_running=keep_running)
+
+
+def _how_to_go_on(site: Site, meter: Meter, *, dry_run: bool) -> str:
+    if dry_run:
+        return ""
+    record = site.folder.record
+    if record is not None and record.doing.startswith("rehearsal"):
+        return "nothing is left running; run the same command again to go on"
+    if record is not None and record.whole:
+        return (
+            f"run the same command again to go on; if {site.machine} runs it goes on running, and "
+            f"`failback stop {site.machine} --to {site.target}` switches it off"
         )
-        results = importer.restore(repository, found, request, watch=meter)
-    return _ending(invocation, found, results, dry_run=dry_run)
+    done = sum(counters.written for counters in meter.all)
+    return "run the same command again to go on; until it ends, the disks are not whole" + (
+        f" ({size(done)} are written already)" if done else ""
+    )
 
 
-def _importer(target: str) -> Importer:
-    from importlib.metadata import entry_points
+def _verify(checking: Checking, site: Site, wanted: Wanted) -> Verify:
+    return lambda importer, build, fresh: checking.on(wanted.hardware, site.control, importer, build, fresh=fresh)
 
-    for entry in entry_points(group=GROUP, name=target):
-        importer: Importer = entry.load()()
-        return importer
-    known = ", ".join(sorted({entry.name for entry in entry_points(group=GROUP)}))
-    raise UsageError(f"--to {target} is unknown", remedy=f"known are: {known}")
+
+def _check_boot(*, rehearse: bool, boot: bool | None, checking: Checking, instant: bool) -> None:
+    if rehearse and boot is False:
+        raise UsageError("--rehearse tries a machine out: it cannot go with --no-boot", remedy="leave one away")
+    if boot is False and checking.asked:
+        raise UsageError("checks need a machine that runs", remedy="leave --no-boot or the checks away")
+    if boot is False and instant:
+        raise UsageError("--instant starts the machine: it cannot go with --no-boot", remedy="leave one away")
+
+
+def _check_machines(site: Site, *, asked: bool) -> None:
+    if asked and not site.abilities.machines:
+        raise UsageError(
+            f"--to {site.target} makes disks, no machines: there is nothing to switch on",
+            remedy="name a target that has machines, such as --to qemu",
+        )
 
 
 def _devices(given: list[str]) -> dict[int, str]:
@@ -112,51 +199,3 @@ def _devices(given: list[str]) -> dict[int, str]:
             raise UsageError(f"--device is given twice for disk {number}", remedy="a disk goes to one place")
         devices[number] = match[2]
     return devices
-
-
-def _ending(invocation: Invocation, point: Point, results: list[DiskRestored], *, dry_run: bool) -> Ending:
-    label = point.manifest.label
-    disks = {d.number: d for d in point.manifest.disks}
-    total = sum(disks[r.number].size for r in results)
-    sums: dict[str, Any] = {n: sum(getattr(r.counters, n) for r in results) for n in ("read", "written", "unchanged")}
-    to_move = sum(r.to_move for r in results)
-    say = invocation.output.say
-    if dry_run:
-        say(f"{label} would move {size(to_move)} (nothing was written): {count(len(results), 'disk')}, {size(total)}")
-    else:
-        say(f"{label} is restored: {count(len(results), 'disk')}, {size(total)}")
-    for result in results:
-        invocation.note(f"  disk {result.number}: {result.target}: {result.mode}, {result.reason}")
-        if not dry_run:
-            invocation.note(f"  disk {result.number}: {result.proof}, digest {result.digest[:16]}…")
-        for offset, length in disks[result.number].unreadable:
-            invocation.warn(
-                f"disk {result.number}: {length} bytes at {offset} are zeros: the source could not be read there"
-            )
-    if not dry_run:
-        say(
-            f"  fetched {size(sums['read'])}, wrote {size(sums['written'])}, unchanged {size(sums['unchanged'])}",
-            f"  took {duration(invocation.seconds)}, {rate(total, invocation.seconds)}",
-        )
-    return Ending(
-        values={
-            "point": label,
-            "dry_run": dry_run,
-            "to_move": to_move if dry_run else None,
-            **sums,
-            "disks": [
-                {
-                    "number": r.number,
-                    "target": r.target,
-                    "size": disks[r.number].size,
-                    "mode": r.mode,
-                    "reason": r.reason,
-                    "digest": r.digest,
-                    "proof": r.proof,
-                    "to_move": r.to_move if dry_run else None,
-                    **{n: getattr(r.counters, n) for n in (*sums, "deduplicated")},
-                }
-                for r in results
-            ],
-        }
-    )

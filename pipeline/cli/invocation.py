@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline import logs
-from pipeline.cli import exitcodes
+from pipeline.cli import exitcodes, signals
 from pipeline.cli.output import Output
 from pipeline.cli.signals import Signalled, ending_signals
 from pipeline.config import Settings, load_settings
 from pipeline.errors import FailbackError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.repository import Repository
     from pipeline.store.trace import Tally
 
@@ -90,6 +92,8 @@ class Invocation:
         self.output = Output(quiet=common.quiet, as_json=common.json, redact=logs.redact)
         self.how_to_go_on: Callable[[], str] = lambda: ""
         """What an interrupted command tells its user."""
+        self.grace_seconds = signals.GRACE_SECONDS
+        """How long it may take to end when interrupted."""
         self.stack = ExitStack()
         self.started = time.monotonic()
 
@@ -134,6 +138,12 @@ class Invocation:
 
         return Repository.open(self.open_store())
 
+    def artifacts(self, machine: str) -> Path:
+        """A folder for what the checks of a machine keep."""
+        from manifests.names import encode_machine
+
+        return self.settings.state_dir / "checks" / encode_machine(machine)
+
     def note(self, text: str) -> None:
         logs.logger().info("%s", text)
         self.output.note(text)
@@ -154,7 +164,7 @@ class Invocation:
             log.info("start: %s", shlex.join(logs.command_line()))
             code, outcome, values = exitcodes.OK, "done", dict[str, Any]()
             try:
-                with ending_signals(self._give_up), self.stack:
+                with ending_signals(self._give_up, lambda: self.grace_seconds), self.stack:
                     ending = function(self, **arguments) or Ending()
                     code, values = ending.code, ending.values
                     outcome = "done" if code == exitcodes.OK else "done with findings"

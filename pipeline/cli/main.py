@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import exitcodes
+from pipeline.cli.clean import clean
 from pipeline.cli.diff import diff
 from pipeline.cli.doctor import doctor
 from pipeline.cli.export import export
@@ -17,7 +18,9 @@ from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
 from pipeline.cli.list import list_
 from pipeline.cli.repository import app as repository
+from pipeline.cli.serve import serve
 from pipeline.cli.show import show
+from pipeline.cli.stop import stop
 from pipeline.cli.verify import verify
 
 app = typer.Typer(
@@ -28,7 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 2 usage, 3 no such point, 4 store, 5 damaged data, 6 source, 7 target, "
-    "8 verification failed, 9 held by another writer, 10 unreadable ranges, 11 doctor found something, 70 bug.",
+    "8 data differ, 9 held by another command, 10 unreadable ranges, 11 found something to mend beforehand, "
+    "12 does not start or a check failed, 70 bug.",
 )
 
 
@@ -58,6 +62,9 @@ app.add_typer(repository, name="repository", help="Make a repository, or see wha
 app.command("export")(export)
 app.command("import")(import_)
 app.command("verify")(verify)
+app.command("stop")(stop)
+app.command("clean")(clean)
+app.command("serve")(serve)
 app.command("list")(list_)
 app.command("show")(show)
 app.command("diff")(diff)

@@ -23,11 +23,11 @@ class Signalled(KeyboardInterrupt):
 
 
 @contextmanager
-def ending_signals(give_up: Callable[[int], None]) -> Iterator[None]:
+def ending_signals(give_up: Callable[[int], None], grace: Callable[[], float]) -> Iterator[None]:
     """While inside, the first such signal raises Signalled and the second ends the process.
 
     `give_up` is called from another thread, with the signal's number, when the first has not led out of here within
-    GRACE_SECONDS: threads may be waiting for a store that does not answer. The process ends then, too.
+    `grace()` seconds: threads may be waiting for a store that does not answer. The process ends then, too.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,7 +44,7 @@ def ending_signals(give_up: Callable[[int], None]) -> Iterator[None]:
         if timers:
             os.write(2, b"failback: ended without cleaning up\n")
             os._exit(128 + number)
-        timers.append(threading.Timer(GRACE_SECONDS, end, [number]))
+        timers.append(threading.Timer(grace(), end, [number]))
         timers[0].daemon = True
         timers[0].start()
         if os.isatty(2):
@@ -55,9 +55,45 @@ def ending_signals(give_up: Callable[[int], None]) -> Iterator[None]:
     taken = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in taken}
     try:
-        yield
+        with _woken():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         for timer in timers:
             timer.cancel()
+
+
+@contextmanager
+def _woken() -> Iterator[None]:
+    """While inside, the main thread sees every signal, though it waits for a lock.
+
+    The kernel gives a signal to any thread. Of two that come together another thread may take both; Python's handlers
+    run in the main thread alone, and nothing would wake it. So a thread listens (signal.set_wakeup_fd) and sends the
+    main one a signal of its own, which does nothing but interrupt its wait.
+    """
+    main = threading.main_thread().ident
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def listen() -> None:
+        while data := os.read(reading, 64):
+            if main is not None and any(number != _WAKE for number in data):
+                signal.pthread_kill(main, _WAKE)
+        os.close(reading)
+
+    old = signal.signal(_WAKE, lambda _number, _frame: None)
+    old_fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(old_fd)
+        os.close(writing)
+        thread.join()
+        signal.signal(_WAKE, old)
+
+
+_WAKE = signal.SIGURG
+"""Ignored by default, and used by nothing here."""

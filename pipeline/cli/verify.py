@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import exitcodes
+from pipeline.cli.checking import Checking, ChecksOption, HookOption, JunitOption, PictureOption
 from pipeline.cli.invocation import Ending, Invocation, command
+from pipeline.cli.mapped import MapOption, ToOption
 from pipeline.cli.units import count, duration, size
 from pipeline.errors import UsageError
 
@@ -36,17 +38,46 @@ def verify(
         typer.Option("--format", metavar="FORMAT", help="Format of PATH when its extension does not say it."),
     ] = None,
     allow_live: Annotated[bool, typer.Option("--allow-live", help="Read PATH though it is in use.")] = False,
+    boot: Annotated[
+        bool, typer.Option("--boot", help="Boot it on a layer that is thrown away, without network, and check it.")
+    ] = False,
+    to: ToOption = "",
+    mapping: MapOption = "",
+    instant: Annotated[
+        bool, typer.Option("--instant", help="With --boot: start from the repository, without restoring the disks.")
+    ] = False,
+    checks: ChecksOption = "",
+    hook: HookOption = None,
+    junit: JunitOption = "",
+    picture: PictureOption = "",
 ) -> Ending:
-    """Verify a recovery point by listing (every object there, of the right size), by reading, or against a disk."""
+    """Verify a recovery point by listing (every object there, of the right size), by reading, against a disk, or by
+    booting it."""
     from manifests.names import parse_point
     from pipeline.catalogue import resolve
 
-    if disk and read:
-        raise UsageError("--read and --disk are two checks", remedy="run one after the other")
+    if bool(disk) + read + boot > 1:
+        raise UsageError("--read, --disk and --boot are different checks", remedy="run one after the other")
+    if not boot and (to or mapping or instant or checks or hook or junit or picture):
+        raise UsageError("a machine is checked only when it is booted", remedy="add --boot")
     if number is not None and not disk:
         raise UsageError("--number needs --disk", remedy="name the disk to compare")
+    name = parse_point(point)
+    if boot:
+        from pipeline.cli.tried import verify_by_booting
+
+        checking = Checking(
+            invocation,
+            checks=checks,
+            hooks=hook or (),
+            junit=junit,
+            picture=picture,
+            artifacts=invocation.artifacts(name.machine),
+            always=True,
+        )
+        return verify_by_booting(invocation, name, to or "qemu", mapping, checking, instant=instant)
     repository = invocation.open_repository()
-    found = resolve(repository, parse_point(point))
+    found = resolve(repository, name)
     parallel = min(6, invocation.settings.parallel)
 
     from pipeline.cli.progress import shown

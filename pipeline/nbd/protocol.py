@@ -20,6 +20,8 @@ OPTION_REPLY = struct.Struct(">QIII")
 class Option(IntEnum):
     EXPORT_NAME = 1
     ABORT = 2
+    LIST = 3
+    INFO = 6
     GO = 7
     STRUCTURED_REPLY = 8
     LIST_META_CONTEXT = 9
@@ -27,10 +29,13 @@ class Option(IntEnum):
 
 
 REP_ACK = 1
+REP_SERVER = 2
 REP_INFO = 3
 REP_META_CONTEXT = 4
 REP_ERROR = 1 << 31
 REP_ERR_UNSUP = REP_ERROR + 1
+REP_ERR_INVALID = REP_ERROR + 3
+REP_ERR_UNKNOWN = REP_ERROR + 6
 REPLY_ERRORS = {
     REP_ERROR + 1: "the server does not know this option",
     REP_ERROR + 2: "forbidden by the server",
@@ -43,6 +48,8 @@ REPLY_ERRORS = {
     REP_ERROR + 9: "request too big",
 }
 INFO_EXPORT = 0
+INFO_NAME = 1
+INFO_DESCRIPTION = 2
 INFO_BLOCK_SIZE = 3
 
 # Transmission
@@ -51,6 +58,8 @@ REQUEST_MAGIC = 0x25609513
 SIMPLE_REPLY_MAGIC = 0x67446698
 STRUCTURED_REPLY_MAGIC = 0x668E33EF
 REPLY_DONE = 1
+SIMPLE_REPLY = struct.Struct(">IIQ")
+STRUCTURED_REPLY = struct.Struct(">IHHQI")
 
 
 class Command(IntEnum):
@@ -63,6 +72,15 @@ class Command(IntEnum):
     BLOCK_STATUS = 7
 
 
+class CommandFlag(IntFlag):
+    """How a request is meant."""
+
+    FUA = 1
+    NO_HOLE = 2
+    DONT_FRAGMENT = 4
+    REQ_ONE = 8
+
+
 class Flag(IntFlag):
     """What an export can do, from the handshake."""
 
@@ -72,6 +90,7 @@ class Flag(IntFlag):
     SEND_FUA = 1 << 3
     SEND_TRIM = 1 << 5
     SEND_WRITE_ZEROES = 1 << 6
+    SEND_DF = 1 << 7
     CAN_MULTI_CONN = 1 << 8
 
 
@@ -87,6 +106,7 @@ class Chunk(IntEnum):
 CHUNK_ERROR = 1 << 15
 
 BASE_ALLOCATION = "base:allocation"
+STATE_HOLE = 1
 STATE_ZERO = 2
 """Bit of base:allocation: reads as zeros. (Bit 0, hole, says nothing about what is read.)"""
 DIRTY_BITMAP = "qemu:dirty-bitmap:"

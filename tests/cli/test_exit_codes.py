@@ -150,7 +150,7 @@ def test_7_the_target(
     def full(*_: object, **__: object) -> None:
         raise TargetFull("no space left")
 
-    monkeypatch.setattr("importers.files.target.FilesImporter.restore", full)
+    monkeypatch.setattr("importers.files.target.FilesImporter.stage", full)
     assert failback("import", "web", "--out", tmp_path / "other").code == 7
 
 

@@ -9,18 +9,24 @@ import sys
 from pathlib import Path
 
 HANGING = """
-import sys, time
+import sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pipeline.cli import signals
 from pipeline.cli.invocation import Common, Invocation
 signals.GRACE_SECONDS = 0.5
 
+def work():
+    # A signal that comes just before the main thread waits is seen by Python only after the next one.
+    while sys._current_frames()[threading.main_thread().ident].f_code.co_name != "wait":
+        time.sleep(0.05)
+    time.sleep(0.05)
+    print("ready", flush=True)
+    time.sleep(60)
+
 def hang(invocation):
     invocation.how_to_go_on = lambda: "run it again"
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(time.sleep, 60)
-        print("ready", flush=True)
-        waiting.result()
+        pool.submit(work).result()
 
 sys.exit(Invocation("hang", Common(json=True)).run(hang, {}))
 """

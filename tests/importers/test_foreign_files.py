@@ -11,8 +11,8 @@ import pytest
 from nbd.tools import needs_qemu, needs_root, small_disk
 from transfer.support import CHUNK, MIB, Workbench, make_disk, noise, poke, same
 
-from importers.files import mark
 from pipeline.errors import TargetMismatch
+from pipeline.transfer import mark
 
 FORMATS = ["raw", pytest.param("qcow2", marks=needs_qemu), pytest.param("vmdk", marks=needs_qemu)]
 
@@ -154,7 +154,7 @@ def test_a_kill_before_the_mark_leaves_nothing_in_the_way(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("importers.files.target.put_mark", killed)
+        patch.setattr("pipeline.transfer.local.put_mark", killed)
         with pytest.raises(KeyboardInterrupt):
             bench.restore(2)
     assert bench.restored().exists()

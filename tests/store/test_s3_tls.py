@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from certificates import issue
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.store.address import S3Address
@@ -20,37 +16,6 @@ from pipeline.store.s3 import S3Store, addressing
 from store.scripted_s3 import ScriptedS3, scripted_s3
 
 KEYS = Credentials("AKID", "secret")
-
-
-def issue(folder: Path) -> tuple[Path, Path]:
-    """Files of a private authority and of a certificate with key for 127.0.0.1 that it signed."""
-    authority_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "private authority")])
-    now = datetime.now(UTC)
-
-    def build(subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(authority)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-        )
-
-    root = build(authority, authority_key).add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server")])
-    leaf = build(name, server_key).add_extension(
-        x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False
-    )
-    ca, server = folder / "ca.pem", folder / "server.pem"
-    ca.write_bytes(root.sign(authority_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    key = server_key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    server.write_bytes(key + leaf.sign(authority_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    return ca, server
 
 
 @pytest.fixture

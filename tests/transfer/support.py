@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from importers.files.target import FilesImporter
 from manifests.entry import PackTable, ids_of
 from manifests.machine import Machine
 from manifests.manifest import Disk
@@ -20,11 +19,16 @@ from pipeline.catalogue import Point, resolve
 from pipeline.exporters.base import Exporter, Extent
 from pipeline.exporters.files import Unreadable
 from pipeline.exporters.open import open_exporter
+from pipeline.home.bring import bring_disks
+from pipeline.home.control import Controller
+from pipeline.home.ready import check_ready
+from pipeline.home.site import Ground, open_site
+from pipeline.mapping import Mapping
 from pipeline.progress import Watch, ignore
 from pipeline.repository import Repository
 from pipeline.store.base import Bytes, Store
 from pipeline.store.memory import MemoryStore
-from pipeline.target import DiskRestored, RestoreRequest
+from pipeline.target import DiskRestored, Intent
 from pipeline.transfer.export import ExportResult, export_machine
 from pipeline.transfer.export_request import ChangedBlocks, DiskSource, ExportOptions
 from pipeline.transfer.index_reader import IndexReader
@@ -32,6 +36,7 @@ from pipeline.transfer.pack_lists import packs_of
 from pipeline.verify.listing import verify_listing
 from pipeline.verify.reading import verify_reading
 from pipeline.verify.report import VerifyReport
+from pipeline.wanted import resolve as resolve_mapping
 from pipeline.writers.base import BlockWriter
 
 CHUNK = 64 << 10
@@ -114,6 +119,7 @@ class Workbench:
         self,
         *disks: Path | Exporter,
         machine: str = "vm",
+        hardware: Machine | None = None,
         changes: ChangedBlocks | None = None,
         watch: Watch = ignore,
         **options: Any,
@@ -127,7 +133,7 @@ class Workbench:
                 sources.append(DiskSource(exporter, f"disk{number}", changes=changes))
             chosen = ExportOptions(state=self.state, uploads=UPLOADS, workers=2)
             return export_machine(
-                self.repository, Machine(name=machine), sources, replace(chosen, **options), watch=watch
+                self.repository, hardware or Machine(name=machine), sources, replace(chosen, **options), watch=watch
             )
 
     def point(self, sequence: int | None = None, machine: str = "vm") -> Point:
@@ -140,12 +146,30 @@ class Workbench:
         machine: str = "vm",
         out: Path | None = None,
         watch: Watch = ignore,
-        **request: Any,
+        image_format: str | None = None,
+        devices: dict[int, str] | None = None,
+        seeds: tuple[str, ...] = (),
+        parallel: int = 2,
+        dry_run: bool = False,
     ) -> list[DiskRestored]:
-        wanted = RestoreRequest(out=out or self.out, state=self.state, parallel=2)
-        return FilesImporter().restore(
-            self.repository, self.point(sequence, machine), replace(wanted, **request), watch=watch
+        """To files in `out`, or devices."""
+        point = self.point(sequence, machine)
+        disks = {number: {"device": text} for number, text in (devices or {}).items()}
+        mapping = Mapping().said(format=image_format, disks=disks or None)
+        wanted = resolve_mapping(mapping, point.manifest, "files")
+        ground = Ground(
+            self.repository,
+            self.state,
+            Controller(watch=watch),
+            parallel=parallel,
+            out=out or self.out,
+            seeds=seeds,
         )
+        with open_site(ground, "files", machine, "import") as site:
+            if not dry_run:
+                return list(bring_disks(site, point, wanted).disks)
+            check_ready(site, point, wanted, Intent("production", boots=False))
+            return site.importer.forecast(None, point, wanted)
 
     def restored(self, number: int = 0, *, machine: str = "vm", image_format: str = "raw") -> Path:
         return self.out / f"{machine}-disk{number}.{image_format}"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from importers.files import target as files_target
 from manifests.entry import PackTable, ids_of
 from manifests.pack import read_table
 from pipeline.exporters.raw import RawExporter
 from pipeline.store.directory import DirectoryStore
 from pipeline.store.fault import FaultyStore, Kill, Rule
+from pipeline.transfer import local
 from pipeline.transfer import restore as restore_module
 from pipeline.transfer.index_file import IndexFile
 from pipeline.transfer.session import read_journal
@@ -182,7 +182,7 @@ RESTORING = [
     (IndexFile, "apply"),
     (IndexFile, "commit"),
     (IndexFile, "invalidate"),
-    (files_target, "open_writer"),
+    (local, "open_writer"),
 ]
 
 

@@ -1,0 +1,42 @@
+"""From a command's settings to what importers are made with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.cli.invocation import Invocation
+    from pipeline.home.site import Ground
+    from pipeline.mapping import Mapping
+    from pipeline.progress import Watch
+
+
+def ground_of(
+    invocation: Invocation,
+    mapping: Mapping,
+    *,
+    watch: Watch | None = None,
+    out: Path | None = None,
+    seeds: tuple[str, ...] = (),
+) -> Ground:
+    """Opens the repository. Warns of options for platforms that are not installed."""
+    from pipeline.home.control import Controller
+    from pipeline.home.site import Ground
+    from pipeline.importers import importer_names
+    from pipeline.progress import ignore
+
+    settings = invocation.settings
+    if unknown := sorted(mapping.options.keys() - set(importer_names())):
+        known = ", ".join(importer_names())
+        invocation.warn(f"the mapping has options for {', '.join(unknown)}, which is not installed (known: {known})")
+    return Ground(
+        invocation.open_repository(),
+        settings.state_dir,
+        Controller(watch=watch or ignore, tell=invocation.note),
+        options=mapping.options,
+        memory=settings.memory_mib << 20,
+        parallel=min(6, settings.parallel),
+        out=out.absolute() if out else None,
+        seeds=seeds,
+    )

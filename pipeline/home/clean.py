@@ -1,0 +1,110 @@
+"""Take away what dead commands left at their targets, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.errors import PlaceHeld, TargetBusy
+from pipeline.home.rehearse import throw_away
+from pipeline.home.site import RUNS, Ground, Run, Site, open_site
+from pipeline.target import Place
+
+_HALF_MADE = ("prepared", "staging")
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """One thing that was found. `action`: remove (all of the place), drop (a rehearsal on a stage that stays), held (by
+    a command that is alive: nothing is done), or none."""
+
+    name: str
+    """`MACHINE/RUN`."""
+    target: str
+    action: str
+    what: str
+
+
+def clean(
+    ground: Ground, *, machine: str = "", target: str = "", everything: bool = False, dry_run: bool = False
+) -> Iterator[Left]:
+    """What this host remembers of `machine` at `target` (empty: of all), and what was, or would be, taken away.
+
+    With a machine and a target it is also looked for at the target when nothing is remembered. `everything` takes a
+    machine's whole place away, disks and all, unless it runs for production: that raises TargetBusy.
+    """
+    for which, where, run in _places(ground, machine, target):
+        with open_site(ground, where, which, run) as site:
+            if not site.abilities.machines:
+                continue
+            try:
+                yield _cleaned(site, everything=everything, dry_run=dry_run)
+            except PlaceHeld as error:
+                yield Left(f"{which}/{run}", where, "held", error.message)
+
+
+def _places(ground: Ground, machine: str, target: str) -> list[tuple[str, str, Run]]:
+    mine = ground.repository.document.id
+    records = [record for folder in ground.places.all() if (record := folder.record) and record.repository == mine]
+    found = [
+        (record.machine, record.target, run)
+        for record in records
+        for run in RUNS
+        if record.run == run and machine in ("", record.machine) and target in ("", record.target)
+    ]
+    if machine and target:
+        found += [(machine, target, run) for run in RUNS if (machine, target, run) not in found]
+    return found
+
+
+def _cleaned(site: Site, *, everything: bool, dry_run: bool) -> Left:
+    with site.folder.held("clean"):
+        place = site.find()
+        action, what = _judge(site, place, everything=everything)
+        if not dry_run:
+            if action == "drop":
+                throw_away(site)
+                site.folder.change(doing="")
+            elif action == "remove":
+                site.importer.remove(site.marker)
+                site.folder.forget()
+        if site.folder.record is None:
+            site.folder.forget()
+        return Left(f"{site.machine}/{site.run}", site.target, action, what)
+
+
+def _judge(site: Site, place: Place | None, *, everything: bool) -> tuple[str, str]:
+    """What is to be done about a place that no command holds, and why."""
+    record = site.folder.record
+    doing = record.doing if record else ""
+    if place is None:
+        return ("remove" if record else "none"), "nothing is there" + (
+            f"; {doing} did not come to its end" * bool(doing)
+        )
+    build, cause = place.build, f"left by {doing}" if doing else "left by a dead command"
+    if site.run == "verify":
+        return "remove", f"{_described(place)}, {cause}"
+    if everything:
+        if build is not None and build.purpose == "production" and place.state == "running":
+            raise TargetBusy(
+                f"{site.machine} runs at {site.target}",
+                remedy=f"stop it first: `failback stop {site.machine} --to {site.target}`",
+            )
+        return "remove", _described(place)
+    if build is not None and build.purpose == "rehearsal":
+        return "drop", f"rehearsal on {_described(place)}, {cause}"
+    if place.state in _HALF_MADE and not (record and record.whole):
+        return "remove", f"{_described(place)}, {cause}"
+    return "none", f"{_described(place)}: it stays"
+
+
+def _described(place: Place) -> str:
+    of = f" {place.stage.machine}@{place.stage.sequence}" if place.stage else ""
+    return {
+        "prepared": "an empty place",
+        "staging": "half-made disks",
+        "staged": f"disks of{of}",
+        "layered": f"a machine that is off, on disks of{of}",
+        "running": f"a machine that runs, on disks of{of}",
+        "kept": "a machine that came home for good",
+    }.get(place.state, place.state)

@@ -1,0 +1,54 @@
+"""Before a machine's disks are staged or built on: what an earlier command left at its place."""
+
+from __future__ import annotations
+
+from pipeline.catalogue import Point
+from pipeline.errors import TargetBusy
+from pipeline.home.site import Site
+from pipeline.target import Build, Place, Stage
+
+
+def holds(stage: Stage | None, point: Point) -> bool:
+    """Whether the stage is of this point."""
+    manifest = point.manifest
+    return stage is not None and (stage.machine, stage.sequence) == (manifest.machine.name, manifest.sequence)
+
+
+def drop(site: Site, place: Place, build: Build) -> Stage:
+    """Machine and layer are gone, whatever it did; the stage is as it was."""
+    if place.state == "running":
+        site.importer.stop(build, seconds=0)
+    return site.importer.finish(place, build, keep=False)
+
+
+def settled(site: Site, point: Point, *, reuse: bool, fresh: bool = False) -> Place | None:
+    """The place, with nothing in the way of staging `point`; with `reuse` it may have a machine for production on
+    exactly that point, which was switched on before or needs not be built afresh.
+
+    Thrown away are: a rehearsal that a dead command left, and a machine that was never switched on and is of no use.
+    One that was switched on may hold what its users wrote: raises TargetBusy.
+    """
+    place = site.find()
+    if place is None or place.build is None:
+        return place
+    build = place.build
+    started = build.booted or place.state in ("running", "kept")
+    if build.purpose == "rehearsal":
+        site.control.tell(f"an earlier rehearsal of {site.machine} was cut short; it is thrown away")
+    elif reuse and holds(place.stage, point) and (started or not fresh):
+        return place
+    elif started:
+        raise _lives(site, place)
+    drop(site, place, build)
+    return site.find()
+
+
+def _lives(site: Site, place: Place) -> TargetBusy:
+    held = f" from {place.stage.machine}@{place.stage.sequence}" if place.stage else ""
+    if place.state == "kept":
+        remedy = f"`failback clean {site.machine} --to {site.target} --all` takes it away, disks and all"
+    else:
+        remedy = f"`failback stop {site.machine} --to {site.target} --drop` throws away what it wrote since"
+    return TargetBusy(
+        f"{site.machine} was started at {site.target}{held} and may hold newer data than the repository", remedy=remedy
+    )

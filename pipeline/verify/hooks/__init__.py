@@ -1,0 +1,1 @@
+"""The hooks that come with failback; see `pipeline.verify.hook` for the contract."""

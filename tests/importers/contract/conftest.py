@@ -1,0 +1,38 @@
+"""Every importer that keeps the contract. To add one: its harness, here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulators.kinds import KINDS
+
+from contract.files import FilesHarness
+from contract.harness import Harness
+from contract.qemu import QemuHarness
+from contract.shed import ShedHarness
+from contract.simulated import SimulatedHarness
+
+HARNESSES: dict[str, tuple[Callable[[Path], Harness], tuple[Any, ...]]] = {
+    "files": (FilesHarness, ()),
+    "qemu": (QemuHarness, ()),
+    "a package of somebody else": (ShedHarness, ()),
+    **{name: (partial(SimulatedHarness, abilities=abilities), ()) for name, abilities in KINDS.items()},
+}
+"""Name: how it is made, and pytest marks."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=marks) for name, (_make, marks) in HARNESSES.items()])
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
+    return HARNESSES[request.param][0](tmp_path)
+
+
+@pytest.fixture
+def builder(harness: Harness) -> Harness:
+    """Only of platforms that have machines."""
+    if not harness.abilities.machines:
+        pytest.skip("it has disks only")
+    return harness
