@@ -61,6 +61,14 @@ def same_ids(left: Rows, right: Rows) -> NDArray[np.bool_]:
     return same
 
 
+def same_entries(left: Rows, right: Rows) -> NDArray[np.bool_]:
+    """Where two equally long entry arrays have the same chunk at the same place."""
+    same: NDArray[np.bool_] = same_ids(left, right)
+    for column in ("pack", "offset", "flags"):
+        same &= left[column] == right[column]
+    return same
+
+
 _FEWEST_PLACES = 64
 
 

@@ -98,24 +98,40 @@ def read_table(data: bytes | memoryview, *, repository: bytes, name: str) -> Pac
     view = memoryview(data)
     if check_header(view, repository=repository, name=name) != Kind.PACK:
         raise CorruptObject(f"{name} is not a pack")
+    start = table_start(view, size=len(view), name=name)
+    return decode_table(view[start:], size=len(view), name=name)
+
+
+def table_start(tail: bytes | memoryview, *, size: int, name: str) -> int:
+    """Where the table of a pack object of `size` bytes begins, told by its last bytes: FOOTER_SIZE at least.
+
+    Raises CorruptObject.
+    """
     damaged = CorruptObject(f"{name} has a damaged table of contents")
-    if len(view) < HEADER_SIZE + FOOTER_SIZE:
+    if size < HEADER_SIZE + FOOTER_SIZE or len(tail) < FOOTER_SIZE:
         raise damaged
-    at, length, count, chunk_size, zero, magic = _FOOTER.unpack_from(view, len(view) - FOOTER_SIZE)
-    if (
-        magic != _FOOTER_MAGIC
-        or zero
-        or at < HEADER_SIZE
-        or at + length + FOOTER_SIZE != len(view)
-        or count > PACK_SLOTS
-    ):
+    at, length, count, _chunk_size, zero, magic = _FOOTER.unpack_from(tail, len(tail) - FOOTER_SIZE)
+    if magic != _FOOTER_MAGIC or zero or at < HEADER_SIZE or at + length + FOOTER_SIZE != size or count > PACK_SLOTS:
         raise damaged
-    plain = decode_body(view[at : at + length], name=name)
+    return int(at)
+
+
+def decode_table(end: bytes | memoryview, *, size: int, name: str) -> PackTableOfContents:
+    """The table of a pack object of `size` bytes, from all its bytes behind `table_start`. Raises CorruptObject.
+
+    Only a pack read whole and compared with its id proves its table; what was read by a range is a hint.
+    """
+    view = memoryview(end)
+    table_at = table_start(view, size=size, name=name)
+    damaged = CorruptObject(f"{name} has a damaged table of contents")
+    _at, length, count, chunk_size, _zero, _magic = _FOOTER.unpack_from(view, len(view) - FOOTER_SIZE)
+    if length + FOOTER_SIZE != len(view):
+        raise damaged
+    plain = decode_body(view[:length], name=name)
     if len(plain) != _TABLE_HEAD.size + count * (ID_SIZE + 8 + 4 + 4 + 2):
         raise damaged
-    table_at = at
-    lineage, found, size = _TABLE_HEAD.unpack_from(plain)
-    if found != count or size != chunk_size:
+    lineage, found, in_table = _TABLE_HEAD.unpack_from(plain)
+    if found != count or in_table != chunk_size:
         raise damaged
     at = _TABLE_HEAD.size
     ids = [plain[at + ID_SIZE * i : at + ID_SIZE * (i + 1)] for i in range(count)]

@@ -92,7 +92,33 @@ class _Buffer(MemoryHandler):
         finally:
             super().close()
             if target is not None:
-                target.close()
+                _close(target)
+
+
+def _close(handler: logging.Handler) -> None:
+    """What is still in a buffer may find no room, and be tried once more by `close` itself."""
+    try:
+        handler.close()
+    except OSError:
+        handler.handleError(logging.makeLogRecord({}))
+
+
+class _Complaint:
+    """Stands for `Handler.handleError`: a disk that is full or gone while we write is told once, in one line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._told = False
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        if not self._told:
+            self._told = True
+            _complain(self._path, sys.exc_info()[1])
+
+
+def _complain(path: Path, error: BaseException | None) -> None:
+    reason = getattr(error, "strerror", None) or error
+    sys.stderr.write(f"failback: the log {path} cannot be written: {reason}\n")
 
 
 def _file_handler(path: Path) -> logging.Handler:
@@ -104,8 +130,9 @@ def _file_handler(path: Path) -> logging.Handler:
         handler: logging.Handler = ConcurrentRotatingFileHandler(
             str(path), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", chmod=0o600
         )
+        handler.handleError = _Complaint(path)  # type: ignore[method-assign]
     except OSError as error:
-        sys.stderr.write(f"failback: the log {path} cannot be written: {error.strerror}\n")
+        _complain(path, error)
         handler = logging.NullHandler()
     handler.setFormatter(_Formatter(_FORMAT))
     return handler

@@ -20,6 +20,8 @@ class Counters:
     """Bytes read from the source disk (export) or fetched from the store (restore)."""
     sent: int = 0
     """Stored bytes sent to the store."""
+    resent: int = 0
+    """Those of `sent` that are chunks which did not change: sent again, so that mostly dead packs die whole."""
     written: int = 0
     """Plain bytes written to the target."""
     unchanged: int = 0

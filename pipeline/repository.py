@@ -23,9 +23,12 @@ class Repository:
 
     @classmethod
     def init(cls, store: Store, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> Repository:
-        """Probe the store and write the repository document. Raises UsageError when there is one already."""
+        """Probe the store and write the repository document. Raises UsageError when there is one already, and
+        CorruptObject when only the document of one is gone: under a new one its points could not be read."""
         if store.head(document_format.KEY) is not None:
             raise _exists(store)
+        if _holds_points(store):
+            raise _lost(store)
         document = RepositoryDocument.new(chunk_size=chunk_size, abilities=_plain(asdict(store.probe())))
         try:
             store.put(document_format.KEY, document.encode(), create=document.abilities["conditional_put"])
@@ -39,6 +42,8 @@ class Repository:
         try:
             data = store.get(document_format.KEY)
         except NotFound as error:
+            if _holds_points(store):
+                raise _lost(store) from error
             raise UsageError(
                 f"there is no repository at {store.name}",
                 remedy="check the address, or make one with `failback repository init`",
@@ -84,6 +89,17 @@ def missing(key: str) -> CorruptObject:
     return CorruptObject(
         f"{key} is missing from the repository",
         remedy="`failback verify` lists every point that needs it; restore it from a copy of the bucket",
+    )
+
+
+def _holds_points(store: Store) -> bool:
+    return next(iter(store.list("manifests/")), None) is not None
+
+
+def _lost(store: Store) -> CorruptObject:
+    return CorruptObject(
+        f"{document_format.KEY} is missing from {store.name}, which holds recovery points",
+        remedy="restore it from a copy of the bucket; a new repository goes to another prefix",
     )
 
 

@@ -73,10 +73,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def run_minio(home: Path) -> Iterator[Server]:
-    """MinIO on one directory below `home`."""
-    objects = home / "minio"
-    objects.mkdir(parents=True)
+def run_minio(home: Path, *, objects: Path | None = None, bucket: bool = True) -> Iterator[Server]:
+    """MinIO on one directory below `home`, or on the `objects` of one that ended, which has its `bucket` already."""
+    objects = objects or home / "minio"
+    home.mkdir(parents=True, exist_ok=True)
+    objects.mkdir(exist_ok=True)
     binary = tool("minio")
 
     def command(port: int) -> list[str]:
@@ -91,7 +92,7 @@ def run_minio(home: Path) -> Iterator[Server]:
         "MINIO_UPDATE": "off",
         "MINIO_CALLHOME_ENABLE": "off",
     }
-    with _run("minio", command, environ, objects, "/minio/health/ready", home / "minio.log") as server:
+    with _run("minio", command, environ, objects, "/minio/health/ready", home / "minio.log", bucket) as server:
         yield server
 
 
@@ -119,6 +120,7 @@ def _run(
     objects: Path,
     health: str,
     log: Path,
+    bucket: bool = True,
 ) -> Iterator[Server]:
     for attempt in range(3):
         port = free_port()
@@ -130,7 +132,7 @@ def _run(
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,
             )
         try:
             if not _becomes_healthy(process, port, health):
@@ -139,7 +141,8 @@ def _run(
                     continue
                 raise RuntimeError(f"{kind} did not start: {log.read_text(errors='replace')[-1000:]}")
             server = Server(kind, f"http://127.0.0.1:{port}", objects, process)
-            make_bucket(server)
+            if bucket:
+                make_bucket(server)
             yield server
             return
         finally:
@@ -195,7 +198,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Runs in the child before exec: even a test run that is killed leaves no server behind."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

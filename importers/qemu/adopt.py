@@ -45,7 +45,7 @@ def adopt_disks(folder: Folder, record: Record, nodes: Sequence[Node]) -> Record
     if record.adopted:
         raise TargetBusy(f"{folder.path} took over other disks before", remedy="remove the place first")
     (folder.stage / "known").mkdir(parents=True, exist_ok=True, mode=0o700)
-    with explained():
+    with explained(folder.stage):
         for number, node in adopted.items():
             known = Known(folder.stage / "known" / f"disk{number}")
             known.folder.mkdir(exist_ok=True, mode=0o700)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.cli.documents import read_document
 from pipeline.errors import UsageError
-from pipeline.transfer.export import ChangedBlocks
+from pipeline.transfer.export_request import ChangedBlocks
 
 SHAPE = 'a change list is {"since": POINT, "extents": [[OFFSET, LENGTH], …]}, in bytes'
 

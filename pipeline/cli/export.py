@@ -140,7 +140,8 @@ def export(
     repository = invocation.open_repository()
     exporters = [_opened(invocation, spec, chosen, allow_live) for spec, chosen in zip(disk, formats, strict=True)]
 
-    from pipeline.transfer.export import DiskSource, ExportOptions, export_machine
+    from pipeline.transfer.export import export_machine
+    from pipeline.transfer.export_request import DiskSource, ExportOptions
 
     parent = _parent(invocation, repository, machine, full=full)
     flags = _given(firmware=firmware, secure_boot=secure_boot, cpus=cpus, memory=memory, nics=nic)
@@ -318,7 +319,9 @@ def _ending(invocation: Invocation, machine: Machine, result: ExportResult) -> E
     manifest = result.manifest
     disks = result.disks
     total = sum(d.size for d in disks)
-    sums = {n: sum(getattr(d.counters, n) for d in disks) for n in ("read", "sent", "unchanged", "deduplicated")}
+    sums = {
+        n: sum(getattr(d.counters, n) for d in disks) for n in ("read", "sent", "resent", "unchanged", "deduplicated")
+    }
     metadata = sum(d.metadata for d in disks)
     lost = sum(length for d in disks for _offset, length in d.unreadable)
     label = f"{machine.name}@{result.sequence}"
@@ -337,6 +340,11 @@ def _ending(invocation: Invocation, machine: Machine, result: ExportResult) -> E
     invocation.output.say(
         f"  read {size(sums['read'])}, {send} {size(sums['sent'])} and {size(metadata)} of index, "
         f"unchanged {size(sums['unchanged'])}, deduplicated {size(sums['deduplicated'])}",
+        *(
+            [f"  of this {size(sums['resent'])} did not change: sent again so that old packs can go"]
+            if sums["resent"]
+            else []
+        ),
         f"  took {duration(invocation.seconds)}: read at {rate(sums['read'], invocation.seconds)}, "
         f"went through the disks at {rate(total, invocation.seconds)}",
     )

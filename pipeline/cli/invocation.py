@@ -129,7 +129,7 @@ class Invocation:
         from pipeline.store.address import open_store
 
         log = logs.logger().debug if self.common.verbose else None
-        store = open_store(self.address, self.settings, create=create, tally=self.tally, log=log)
+        store = open_store(self.address, self.settings, create=create, tally=self.tally, log=log, tell=self.warn)
         self.stack.callback(store.close)
         return store
 

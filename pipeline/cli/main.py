@@ -74,6 +74,8 @@ app.command("doctor")(doctor)
 
 def run() -> None:
     """The `failback` command."""
+    # No linear algebra here: the threads that numpy's library would start only spin.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except BrokenPipeError:

@@ -51,10 +51,11 @@ class Line:
     def __init__(self) -> None:
         self.window = float(2 * SMALL)
 
-    def answered(self, size: int, seconds: float) -> None:
+    def answered(self, size: int, seconds: float, *, used: bool) -> None:
+        """`used`: as much was under way as might be. Answers on an idle line say nothing about a full one."""
         if seconds > TARGET_SECONDS:
-            self.window = max(self.window * 0.7, float(SMALL))
-        else:
+            self.window = max(self.window * max(TARGET_SECONDS / seconds, 0.5), float(SMALL))
+        elif used:
             self.window = min(self.window + size / 2, float(MOST))
 
 
@@ -175,7 +176,8 @@ class Fill:
                 continue
             with self._changed:
                 self._under_way += _stored(claimed)
-            pool.submit(self._fetch_piece, claimed, packs)
+                used = self._under_way >= self._line.window / 2
+            pool.submit(self._fetch_piece, claimed, packs, time.monotonic(), used)
 
     def _pieces(self, job: PackJob) -> Iterator[PackJob]:
         """Large ones where the guest does not care; how large is decided for each anew."""
@@ -188,16 +190,15 @@ class Fill:
             yield piece
             rest = PackJob(job.pack, rest.positions[at:], rest.rows[at:]) if at < len(rest.positions) else None
 
-    def _fetch_piece(self, piece: PackJob, packs: PackTable) -> None:
+    def _fetch_piece(self, piece: PackJob, packs: PackTable, start: float, used: bool) -> None:
         size = _stored(piece)
-        start = time.monotonic()
         errors: list[BaseException] = []
         try:
             errors = self._chunks.fetch(piece, packs)
         finally:
             with self._changed:
                 self._under_way -= size
-                self._line.answered(size, time.monotonic() - start)
+                self._line.answered(size, time.monotonic() - start, used=used)
                 self.done = max(self.done, int(piece.positions[-1]) * self._local.disk.chunk_size)
                 for error in errors:
                     # The store's absence can pass; what is damaged stays so.

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pipeline.errors import TargetError, TargetMismatch
 from pipeline.nbd.server import tool
-from pipeline.serve.local import KEPT, stage_of
+from pipeline.serve.local import stage_of
 from pipeline.serve.lock import StateLock
 from pipeline.serve.overlay import Overlay, mark_merging, open_overlay, read_head, remove_overlay, sync_folder
-from pipeline.transfer.stage import Stage, explained
+from pipeline.transfer.stage import KEPT, Stage, explained
 from pipeline.writers.base import BlockWriter
 from pipeline.writers.image import ImageWriter
 from pipeline.writers.raw import RawWriter, open_raw
@@ -58,7 +58,7 @@ def merge(state: Path, path: Path, *, known: Path | None = None) -> int:
             return 0
         found.check(may_be_kept=True)
         mark_merging(state)
-        with explained():
+        with explained(found.stage.folder):
             assert found.stage.state is not None  # checked
             found.stage.save(replace(found.stage.state, state=KEPT, guard=""))
         written = _copy(found.overlay, found.writer)
@@ -85,7 +85,7 @@ def to_layer(state: Path, path: Path, layer: Path, *, known: Path | None = None)
             written = _copy(found.overlay, writer)
         finally:
             writer.close()
-        with explained():
+        with explained(found.stage.folder):
             fd = os.open(temporary, os.O_RDONLY)
             try:
                 os.fsync(fd)
@@ -137,7 +137,7 @@ def _finishing(state: Path, path: Path, known: Path | None) -> Iterator[_Found |
         stage = stage_of(path, known)
         if not path.exists():
             raise TargetMismatch(f"{path} is not there", remedy="name the file that was filled")
-        with explained():
+        with explained(stage.folder):
             stage.lock(str(path))
         try:
             overlay = open_overlay(state, head)

@@ -16,13 +16,12 @@ from pipeline.catalogue import Point
 from pipeline.errors import SourceError, TargetMismatch
 from pipeline.exporters.files import hole_extents
 from pipeline.store.base import Bytes
-from pipeline.transfer.stage import Done, Stage, StageState, explained
+from pipeline.transfer.mark import is_ours, put_mark
+from pipeline.transfer.stage import Done, Stage, StageState, explained, refuse_kept
 from pipeline.writers.raw import RawWriter, create_raw, open_raw
 
 STAGE_FOLDER = ".failback"
 """Beside the file, as `failback import --to files` has it: each goes on where the other ended."""
-KEPT = "kept"
-"""State of a stage that holds a guest's writes: it equals no point, and only a person may give it up."""
 _ACKNOWLEDGE_BYTES = 1 << 30
 _ACKNOWLEDGE_SECONDS = 5.0
 
@@ -85,7 +84,7 @@ class LocalStage:
         if not noted or not self.pure:
             return
         self.writer.flush()
-        with self._lock, explained():
+        with self._lock, explained(self.stage.folder):
             self._done.add(np.array(noted, "<u8"))
             self._done.save()
 
@@ -107,7 +106,7 @@ def open_local(repository: str, point: Point, disk: Disk, path: Path, known: Pat
     writes, TargetError.
     """
     stage = stage_of(path, known)
-    with explained():
+    with explained(stage.folder):
         stage.lock(str(path))
         try:
             return _open(repository, point, disk, path, stage)
@@ -119,7 +118,7 @@ def open_local(repository: str, point: Point, disk: Disk, path: Path, known: Pat
 def _open(repository: str, point: Point, disk: Disk, path: Path, stage: Stage) -> LocalStage:
     staging = StageState.of(repository, point.manifest, disk, "staging", "")
     state = stage.state
-    if path.exists() and not stage.known:
+    if path.exists() and not is_ours(path, stage):
         raise TargetMismatch(
             f"{path} exists and was not written by failback", remedy="move it away, or name another file"
         )
@@ -128,11 +127,7 @@ def _open(repository: str, point: Point, disk: Disk, path: Path, stage: Stage) -
         (stage.folder / "done").unlink(missing_ok=True)
         stage.save(staging)
         return LocalStage(path, stage, writer, point, disk, pure=True)
-    if state is not None and state.state == KEPT:
-        raise TargetMismatch(
-            f"{path} holds what the guest of {state.machine}@{state.sequence} wrote, which no point has",
-            remedy="name another file, or remove this one when nothing in it is needed",
-        )
+    refuse_kept(path, state)
     known_size = state is not None and state.size == path.stat().st_size
     writer = open_raw(str(path), disk.size, shrink=known_size)
     try:
@@ -168,6 +163,7 @@ def _make(path: Path, stage: Stage, creating: StageState) -> RawWriter:
     stage.save(creating)
     writer = create_raw(str(path), creating.size)
     try:
+        put_mark(path, stage)
         writer.flush()
     finally:
         writer.close()

@@ -112,8 +112,9 @@ def open_store(
     create: bool = False,
     tally: Tally | None = None,
     log: Callable[[str], object] | None = None,
+    tell: Callable[[str], object] = lambda _text: None,
 ) -> Store:
-    """The store at `address`, wrapped as retry(limit(trace(backend))).
+    """The store at `address`, wrapped as retry(limit(trace(backend))). `tell` hears when it does not answer for long.
 
     So a request that waits for its next attempt holds no slot, and `tally` counts every attempt. With `create`, a
     directory that does not exist is made (buckets are not).
@@ -126,7 +127,7 @@ def open_store(
     limited = LimitStore(
         traced, parallel=settings.parallel, upload=settings.upload_limit, download=settings.download_limit
     )
-    return RetryStore(limited, Backoff(deadline=settings.retry_deadline))
+    return RetryStore(limited, Backoff(deadline=settings.retry_deadline), tell=tell)
 
 
 def _open_backend(address: Address, settings: Settings, *, create: bool) -> Store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ T = TypeVar("T")
 
 DELETE_BATCH = 1000
 """Keys that are deleted, and tried again, together."""
+
+PATIENCE = 5.0
+"""Seconds of trouble after which it is told that somebody waits for the store."""
+
+TELL_AGAIN = 60.0
+"""Seconds between two such messages, however many operations wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +43,19 @@ class Backoff:
 
 
 class RetryStore(Layer):
-    """Tries transient errors again until `backoff.deadline`; every other error is raised at once."""
+    """Tries transient errors again until `backoff.deadline`; every other error is raised at once.
 
-    def __init__(self, inner: Store, backoff: Backoff | None = None) -> None:
+    `tell` hears what is wrong and how long it will be tried, when it lasts: nobody should wait and not know for what.
+    """
+
+    def __init__(
+        self, inner: Store, backoff: Backoff | None = None, *, tell: Callable[[str], object] = lambda _text: None
+    ) -> None:
         super().__init__(inner)
         self._backoff = backoff or Backoff()
+        self._tell = tell
+        self._told = float("-inf")
+        self._telling = threading.Lock()
 
     def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
         attempts = 0
@@ -114,4 +129,14 @@ class RetryStore(Layer):
                 if elapsed + wait > backoff.deadline:
                     error.message += f" (gave up after {tried} attempts in {elapsed:.0f} s)"
                     raise
+                if elapsed + wait >= PATIENCE:
+                    self._say(f"{error.message}; it is tried again for {backoff.deadline - elapsed:.0f} s more")
                 backoff.sleep(wait)
+
+    def _say(self, text: str) -> None:
+        now = self._backoff.clock()
+        with self._telling:
+            if now - self._told < TELL_AGAIN:
+                return
+            self._told = now
+        self._tell(text)

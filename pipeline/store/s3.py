@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.errors import CorruptObject, NotFound, StoreError, UsageError
+from pipeline.errors import AccessDenied, CorruptObject, NotFound, StoreError, UsageError
 from pipeline.store.address import S3Address
 from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, check_key, flat, is_key
 from pipeline.store.credentials import Credentials, find_credentials
@@ -82,8 +82,9 @@ class S3Store(Store):
         try:
             with self._explained("head", key):
                 meta = self._reader.head(path)
-        except NotFound:
-            # The answer to HEAD has no body, so a missing bucket or a lost proxy looks like an absent key. GET tells.
+        except (NotFound, AccessDenied):
+            # The answer to HEAD has no body, so a missing bucket or a lost proxy looks like an absent key, and a wrong
+            # clock or key like a missing right. GET tells.
             try:
                 with self._explained("get", key):
                     meta = self._reader.get(path, options={"range": (0, 1)}).meta

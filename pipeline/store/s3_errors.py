@@ -7,6 +7,7 @@ are one class, a 404 may mean a key, a bucket or a lost proxy, and every 5xx and
 from __future__ import annotations
 
 import re
+from html import unescape
 
 from pipeline.errors import (
     AccessDenied,
@@ -149,4 +150,4 @@ def _denied(code: str, verb: str, bucket: str) -> str:
 
 def _first(pattern: re.Pattern[str], text: str) -> str:
     found = pattern.search(text)
-    return found.group(1) if found else ""
+    return unescape(found.group(1)) if found else ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from manifests.entry import empty_rows
+from manifests.entry import empty_rows, same_ids
 from manifests.manifest import Disk, Manifest
 from manifests.names import encode_machine
 from manifests.tree import LEAF_POSITIONS
@@ -58,9 +59,7 @@ def open_copy(repository: Repository, manifest: Manifest, disk: Disk, folder: Pa
     except StaleCopy:
         return rebuild(repository, manifest, disk, folder)
     wanted = head_of(repository, manifest, disk, head.packs)
-    if head.digest == disk.digest and head.size == disk.size and head.lineage == disk.lineage:
-        if head != wanted:
-            file.commit(wanted)
+    if head == wanted:
         return file
     comparable = (head.repository, head.lineage, head.size, head.chunk_size)
     if comparable == (wanted.repository, wanted.lineage, wanted.size, wanted.chunk_size):
@@ -81,13 +80,24 @@ def _roll(repository: Repository, manifest: Manifest, disk: Disk, file: IndexFil
         raise StaleCopy("the copy's point is not there")
     file.invalidate()
     for positions, rows in differences(
-        IndexReader(repository, old, file.packs), IndexReader(repository, disk, file.packs)
+        IndexReader(repository, old, file.packs), IndexReader(repository, disk, file.packs), moved=True
     ):
         file.apply(positions, rows)
     if file.digest(size=disk.size, chunk_size=disk.chunk_size) != disk.digest:
         raise StaleCopy("the differences do not lead to the digest")
     file.commit(head_of(repository, manifest, disk, len(file.packs)))
     return file
+
+
+def changed_only(copy: IndexFile, blocks: Iterable[Block]) -> Iterator[Block]:
+    """Those of the blocks' entries whose chunk is not the one that `copy` has there. Raises StaleCopy.
+
+    A chunk that an export sent again, so that a mostly dead pack could die, is no difference of content.
+    """
+    for positions, rows in blocks:
+        differ = ~same_ids(copy.lookup(positions), rows)
+        if differ.any():
+            yield positions[differ], rows[differ]
 
 
 def rebuild(repository: Repository, manifest: Manifest, disk: Disk, folder: Path) -> IndexFile:

@@ -112,7 +112,10 @@ class IndexFile:
         ):
             raise StaleCopy(f"{folder}: leaves do not give the digest")
         table = PackTable(packs[i : i + ID_SIZE] for i in range(0, head.packs * ID_SIZE, ID_SIZE))
-        return head, cls(folder, head.positions, table, leaves)
+        try:
+            return head, cls(folder, head.positions, table, leaves)
+        except OSError as error:
+            raise StaleCopy(f"{folder}: {error}") from error
 
     def invalidate(self) -> None:
         """From here on the copy stands for no point until `commit`."""
@@ -164,6 +167,20 @@ class IndexFile:
             self._verify_leaf(leaf)
         return rows[first - low : first - low + count]
 
+    def lookup(self, positions: Positions) -> Rows:
+        """Entries of ascending positions, verified. Raises StaleCopy."""
+        found = np.empty(len(positions), ENTRY)
+        groups = positions // FAN_OUT
+        # One read for groups side by side, but not beyond a leaf.
+        cuts = (np.diff(groups) > 1) | (np.diff(positions // LEAF_POSITIONS) != 0)
+        bounds = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(positions)]
+        for start, end in pairwise(bounds):
+            if start < end:
+                first, last = int(groups[start]) * FAN_OUT, (int(groups[end - 1]) + 1) * FAN_OUT
+                rows = self.verified(first, min(last, self.positions) - first)
+                found[start:end] = rows[(positions[start:end] - first).astype(np.intp)]
+        return found
+
     def nodes(self, first: int, count: int) -> bytes:
         """`count` nodes of level 1."""
         data = bytearray(os.pread(self._nodes, count * ID_SIZE, first * ID_SIZE))
@@ -188,9 +205,11 @@ class IndexFile:
 
     def nonzero_leaves(self) -> Iterator[int]:
         """Leaves with any chunk that is not zero."""
-        for leaf in range(len(self.leaves) // ID_SIZE):
-            if self.leaf(leaf) != tree.zero_leaf(self.leaf_size(leaf)):
-                yield leaf
+        return (leaf for leaf in range(len(self.leaves) // ID_SIZE) if not self.is_zero_leaf(leaf))
+
+    def is_zero_leaf(self, leaf: int) -> bool:
+        """Whether all chunks below a leaf are zero."""
+        return self.leaf(leaf) == tree.zero_leaf(self.leaf_size(leaf))
 
     def _group_size(self, group: int) -> int:
         return min(FAN_OUT, self.positions - group * FAN_OUT)

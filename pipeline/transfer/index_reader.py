@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from manifests.directory import PageDirectory
-from manifests.entry import PackTable, Positions, Rows, empty_rows, is_zero, same_ids
+from manifests.entry import ENTRY, PackTable, Positions, Rows, empty_rows, is_zero, same_entries, same_ids
 from manifests.envelope import Kind
 from manifests.manifest import Disk, Segment, Tier
 from manifests.names import page_key
@@ -204,54 +205,50 @@ def merge(streams: Sequence[Iterable[Block]]) -> Iterator[Block]:
             yield unique, np.concatenate([p[1] for p in parts])[index]
 
 
-def differences(old: IndexReader, new: IndexReader) -> Iterator[Block]:
+def differences(old: IndexReader, new: IndexReader, *, moved: bool = False) -> Iterator[Block]:
     """Positions whose chunk differs, or may differ, between two points of one disk, with their entries in `new`.
 
-    Reads only what the two indexes do not share: with a common page directory, the tiers that differ. Both readers must
-    number packs in the same table and have the same chunk size.
+    Reads only what the two indexes do not share: with a common page directory, the tiers that differ. What these tiers
+    say of `new` alone may be a chunk that was only stored at another place: whoever has the entries of `old` compares
+    (`changed_only`). With `moved` every entry that differs is given, be it only by its place. Both readers must number
+    packs in the same table and have the same chunk size.
     """
+    same = same_entries if moved else same_ids
     if old.disk.index.pages == new.disk.index.pages:
         before, after = list(old.disk.index.tiers), list(new.disk.index.tiers)
         while before and after and before[-1] == after[-1]:
             before.pop()
             after.pop()
-        yield from _tier_differences(old, new, before, after)
+        yield from _tier_differences(old.blocks(before), new.blocks(after), new, same)
         return
-    yield from _full_differences(old, new)
+    yield from _full_differences(old.windows(entries=1 << 16), new.windows(entries=1 << 16), same)
 
 
-def _tier_differences(old: IndexReader, new: IndexReader, before: list[Tier], after: list[Tier]) -> Iterator[Block]:
+_Same = Callable[[Rows, Rows], NDArray[np.bool_]]
+
+
+def _tier_differences(
+    before: Iterator[Block], after: Iterator[Block], new: IndexReader, same: _Same
+) -> Iterator[Block]:
     """Streams the union of both positions; what only the old tiers mention is looked up in the new index."""
-    marked_after = ((p, _mark(r, 1)) for p, r in new.blocks(after))
-    marked_before = ((p, _mark(r, 0)) for p, r in old.blocks(before))
-    for positions, rows in merge([marked_after, marked_before]):
-        flags = rows["flags"]
-        from_new = (flags & _MARK) != 0
-        flags &= ~np.uint16(_MARK)
-        if not from_new.all():
-            rows[~from_new] = new.lookup(positions[~from_new])
-        yield positions, rows
+    for positions, (left, right), (at_left, at_right) in _union(before, after):
+        rows = np.empty(len(positions), ENTRY)
+        named = np.zeros(len(positions), bool)
+        rows[at_right], named[at_right] = right, True
+        if not named.all():
+            rows[~named] = new.lookup(positions[~named])
+        differ = np.ones(len(positions), bool)
+        differ[at_left] = ~same(left, rows[at_left])
+        if differ.any():
+            yield positions[differ], rows[differ]
 
 
-_MARK = 1 << 15
-
-
-def _mark(rows: Rows, bit: int) -> Rows:
-    marked = rows.copy()
-    if bit:
-        marked["flags"] |= np.uint16(_MARK)
-    return marked
-
-
-def _full_differences(old: IndexReader, new: IndexReader) -> Iterator[Block]:
+def _full_differences(before: Iterator[Block], after: Iterator[Block], same: _Same) -> Iterator[Block]:
     """Streams both indexes page by page."""
-    zero = empty_rows(1)[0]
-    for positions, rows, side in _union(old.windows(entries=1 << 16), new.windows(entries=1 << 16)):
-        left = np.full(len(positions), zero)
-        left[side[0]] = rows[0]
-        right = np.full(len(positions), zero)
-        right[side[1]] = rows[1]
-        differ = ~same_ids(left, right)
+    for positions, rows, side in _union(before, after):
+        left, right = empty_rows(len(positions)), empty_rows(len(positions))
+        left[side[0]], right[side[1]] = rows
+        differ = ~same(left, right)
         if differ.any():
             yield positions[differ], right[differ]
 

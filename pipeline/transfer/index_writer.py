@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from manifests.directory import PageDirectory
-from manifests.entry import ENTRY, PackTable, Positions, Rows, empty_rows, is_zero, same_ids
+from manifests.entry import Positions, Rows, is_zero, same_entries
 from manifests.envelope import Kind
 from manifests.manifest import TIER_SEGMENTS, Disk, Index, Segment, Tier
-from manifests.names import page_key
-from manifests.packlist import PackUse, add_up, decode_pack_list, encode_pack_list, split_pack_list
-from manifests.page import PAGE_POSITIONS, SEGMENT_ENTRIES, encode_page, encode_segment
+from manifests.packlist import PackUse, add_up
+from manifests.page import SEGMENT_ENTRIES, encode_segment
 from manifests.segment_table import encode_segment_table
 from pipeline.repository import Repository
 from pipeline.transfer.index_file import IndexFile, TreeUpdate
 from pipeline.transfer.index_reader import Block, IndexReader, merge
+from pipeline.transfer.pack_lists import PackLists, Put, put_lists, read_lists
+from pipeline.transfer.page_writer import PageWriter
+from pipeline.transfer.spool import Spool
 
 MAX_TIERS = 4
 TIER_RATIO = 4
 REWRITE_SHARE = 0.5
 MAX_PACK_CHANGES = 15
-
-Put = Callable[[Kind, bytes], "Future[tuple[bytes, int]]"]
-"""Stores a page object in the background; the future gives (id, stored length)."""
 
 
 class IndexWriter(Protocol):
@@ -48,16 +44,10 @@ class IndexWriter(Protocol):
     def keep(self) -> None:
         """The manifest is committed: bring the local copy up to it."""
 
+    live: dict[int, int]
+    """Live bytes by number of the pack: all of a new index, or what changed of the parent's."""
     live_bytes: int
     data_chunks: int
-
-
-@dataclass(frozen=True, slots=True)
-class PackLists:
-    """Ids of a disk's pack lists; the first `base` of them are the base, the others changes."""
-
-    ids: tuple[str, ...]
-    base: int
 
 
 class FullIndex:
@@ -70,7 +60,7 @@ class FullIndex:
         self._put = put
         self._size, self._chunk_size = size, chunk_size
         self._pages = PageWriter(copy.positions, copy.packs, put)
-        self._live: dict[int, int] = {}
+        self.live: dict[int, int] = {}
 
     def add(self, positions: Positions, rows: Rows) -> None:
         for first, page in self._pages.add(positions, rows):
@@ -80,7 +70,7 @@ class FullIndex:
     def _account(self, rows: Rows) -> None:
         stored = ~is_zero(rows)
         self.data_chunks += int(stored.sum())
-        count_live(self._live, rows[stored], 1)
+        count_live(self.live, rows[stored], 1)
 
     def finish(self) -> tuple[Index, str]:
         for first, page in self._pages.flush():
@@ -89,52 +79,13 @@ class FullIndex:
         return index, self.copy.digest(size=self._size, chunk_size=self._chunk_size)
 
     def pack_lists(self, stored: Mapping[int, int]) -> PackLists:
-        self.live_bytes = sum(self._live.values())
+        self.live_bytes = sum(self.live.values())
         ids = self.copy.packs.ids
-        base = put_lists(self._put, {ids[o]: PackUse(stored[o], live) for o, live in self._live.items()})
+        base = put_lists(self._put, {ids[o]: PackUse(stored[o], live) for o, live in self.live.items()})
         return PackLists(base, len(base))
 
     def keep(self) -> None:
         """The copy is complete already."""
-
-
-class PageWriter:
-    """Gathers entries into pages and stores each when it is complete."""
-
-    def __init__(self, positions: int, packs: PackTable, put: Put) -> None:
-        self._directory = PageDirectory(positions)
-        self._packs = packs
-        self._put = put
-        self._number = -1
-        self._rows = empty_rows(0)
-        self._stored: list[tuple[int, Future[tuple[bytes, int]]]] = []
-
-    def add(self, positions: Positions, rows: Rows) -> Iterator[tuple[int, Rows]]:
-        """Take the next entries; yields (first position, entries) of each page that is complete."""
-        numbers = positions // PAGE_POSITIONS
-        bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(positions)]
-        for start, end in pairwise(bounds):
-            if start == end:
-                continue
-            number = int(numbers[start])
-            if number != self._number:
-                yield from self.flush()
-                self._number, self._rows = number, empty_rows(self._directory.size_of(number))
-            self._rows[(positions[start:end] - number * PAGE_POSITIONS).astype(np.intp)] = rows[start:end]
-
-    def flush(self) -> Iterator[tuple[int, Rows]]:
-        """Complete the page at hand."""
-        if self._number >= 0 and not (is_zero(self._rows) & (self._rows["flags"] == 0)).all():
-            first = self._number * PAGE_POSITIONS
-            self._stored.append((self._number, self._put(Kind.PAGE, encode_page(first, self._rows, self._packs))))
-            yield first, self._rows
-        self._number = -1
-
-    def finish(self) -> str:
-        """Id of the page directory; waits for all pages."""
-        for number, future in self._stored:
-            self._directory[number] = future.result()[0]
-        return self._put(Kind.PAGE_DIRECTORY, self._directory.encode()).result()[0].hex()
 
 
 class OverlayIndex:
@@ -152,25 +103,44 @@ class OverlayIndex:
         self._final = final
         self._tree = TreeUpdate(copy)
         self._spool = Spool(spool)
-        self._live: dict[int, int] = {}
+        self._moved = Spool(spool.with_suffix(".moved"))
+        self.live: dict[int, int] = {}
         self._exact: dict[int, int] | None = None
 
     def add(self, positions: Positions, rows: Rows) -> None:
         old = self._tree.change(positions, rows)
-        changed = ~same_ids(old, rows) | (old["flags"] != rows["flags"])
+        changed = ~same_entries(old, rows)
         if not changed.any():
             return
         old, rows, positions = old[changed], rows[changed], positions[changed]
         self._spool.write(positions, rows)
         before, after = ~is_zero(old), ~is_zero(rows)
         self.data_chunks += int(after.sum()) - int(before.sum())
-        count_live(self._live, old[before], -1)
-        count_live(self._live, rows[after], 1)
+        count_live(self.live, old[before], -1)
+        count_live(self.live, rows[after], 1)
+
+    def move(self, positions: Positions, rows: Rows) -> None:
+        """Chunks that the parent has too and that are stored at another place now; ascending, none that was added."""
+        self._moved.write(positions, rows)
+        count_live(self.live, self.copy.lookup(positions), -1)
+        count_live(self.live, rows, 1)
+
+    def untouched(self, positions: Positions) -> NDArray[np.bool_]:
+        """Which of ascending `positions` have their parent's entry so far."""
+        same = np.ones(len(positions), bool)
+        for changed, _rows in self._spool.blocks() if len(positions) else ():
+            at = np.searchsorted(positions, changed)
+            at[at == len(positions)] = 0
+            same[at[positions[at] == changed]] = False
+        return same
+
+    def _entries(self) -> Iterator[Block]:
+        return merge([self._spool.blocks(), self._moved.blocks()])
 
     def finish(self) -> tuple[Index, str]:
         digest = self._tree.digest(size=self._parent.size, chunk_size=self._parent.chunk_size)
         old = self._parent.index
-        changed = self._spool.count
+        changed = self._spool.count + self._moved.count
         if not changed:
             return old, digest
         chunks = self._parent.data_bytes // self._parent.chunk_size + self.data_chunks
@@ -178,7 +148,7 @@ class OverlayIndex:
         if not self._final and overlaid > REWRITE_SHARE * chunks and overlaid > SEGMENT_ENTRIES // 4:
             return Index(pages=self._write_pages()), digest
         count = tiers_to_merge([t.count for t in old.tiers], changed, final=self._final)
-        stream: Iterable[Block] = self._spool.blocks()
+        stream: Iterable[Block] = self._entries()
         if count:
             reader = IndexReader(self._repository, self._parent, self.copy.packs)
             stream = merge([stream, reader.blocks(old.tiers[:count])])
@@ -205,7 +175,7 @@ class OverlayIndex:
         reader = IndexReader(self._repository, self._parent, self.copy.packs)
         pages = PageWriter(self.copy.positions, self.copy.packs, self._put)
         self._exact = {}
-        for positions, rows in merge([self._spool.blocks(), reader.windows()]):
+        for positions, rows in merge([self._entries(), reader.windows()]):
             count_live(self._exact, rows[~is_zero(rows)], 1)
             for _ in pages.add(positions, rows):
                 pass
@@ -216,10 +186,10 @@ class OverlayIndex:
     def pack_lists(self, stored: Mapping[int, int]) -> PackLists:
         ids = self.copy.packs.ids
         old = PackLists(self._parent.packs, self._parent.base_lists)
-        self.live_bytes = max(self._parent.live_bytes + sum(self._live.values()), 0)
-        change = {ids[o]: PackUse(stored.get(o, 0), live) for o, live in self._live.items() if live or o in stored}
+        self.live_bytes = max(self._parent.live_bytes + sum(self.live.values()), 0)
+        change = {ids[o]: PackUse(stored.get(o, 0), live) for o, live in self.live.items() if live or o in stored}
         if self._exact is not None:
-            known = add_up([*self._read(old.ids), change])
+            known = add_up([*read_lists(self._repository, old.ids), change])
             self.live_bytes = sum(self._exact.values())
             exact = {ids[o]: PackUse(known[ids[o]].stored, live) for o, live in self._exact.items()}
             base = put_lists(self._put, exact)
@@ -232,58 +202,15 @@ class OverlayIndex:
             base = put_lists(self._put, change)
             return PackLists(base, len(base))
         if len(changes) >= MAX_PACK_CHANGES and not self._final:
-            change, changes = add_up([*self._read(changes), change]), ()
+            merged = add_up([*read_lists(self._repository, changes), change])
+            # What adds up to nothing is said by the base, or nothing refers to it any more.
+            change, changes = {pack: use for pack, use in merged.items() if use.live}, ()
         return PackLists((*base, *changes, *put_lists(self._put, change)), len(base))
-
-    def _read(self, lists: Iterable[str]) -> Iterator[dict[bytes, PackUse]]:
-        return (read_list(self._repository, object_id) for object_id in lists)
 
     def keep(self) -> None:
         self.copy.invalidate()
-        for positions, rows in self._spool.blocks():
+        for positions, rows in self._entries():
             self.copy.apply(positions, rows)
-
-
-def read_list(repository: Repository, object_id: str) -> dict[bytes, PackUse]:
-    """One pack list of a disk. Raises CorruptObject."""
-    raw = bytes.fromhex(object_id)
-    return decode_pack_list(repository.get_page_object(Kind.PACK_LIST, raw), name=page_key(raw))
-
-
-def put_lists(put: Put, packs: dict[bytes, PackUse]) -> tuple[str, ...]:
-    """Store one list, or several where one would be too long; their ids."""
-    stored = [put(Kind.PACK_LIST, encode_pack_list(part)) for part in split_pack_list(packs)]
-    return tuple(future.result()[0].hex() for future in stored)
-
-
-class Spool:
-    """Changed entries on disk, in order, so that their number costs no memory."""
-
-    _RECORD = np.dtype([("position", "<u8"), ("row", ENTRY)])
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b")
-        path.unlink()
-        self.count = 0
-
-    def write(self, positions: Positions, rows: Rows) -> None:
-        records = np.empty(len(positions), self._RECORD)
-        records["position"], records["row"] = positions, rows
-        self._file.write(records.tobytes())
-        self.count += len(positions)
-
-    def blocks(self) -> Iterator[Block]:
-        self._file.flush()
-        at = 0
-        while True:
-            self._file.seek(at)
-            data = self._file.read(SEGMENT_ENTRIES * self._RECORD.itemsize)
-            if not data:
-                break
-            at += len(data)
-            records = np.frombuffer(data, self._RECORD)
-            yield records["position"].copy(), records["row"].copy()
-        self._file.seek(0, 2)
 
 
 def tiers_to_merge(counts: list[int], new: int, *, final: bool) -> int:

@@ -17,9 +17,9 @@ from pipeline.place import DiskRestored
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
 from pipeline.target import Control
-from pipeline.transfer.mark import has_mark, put_mark
+from pipeline.transfer.mark import is_ours, put_mark
 from pipeline.transfer.restore import DiskRestore
-from pipeline.transfer.stage import Stage, StageState, explained
+from pipeline.transfer.stage import Stage, StageState, explained, refuse_kept
 from pipeline.writers.base import BlockWriter
 from pipeline.writers.image import ImageWriter
 from pipeline.writers.open import open_writer
@@ -99,7 +99,7 @@ def stage_local(
     Raises TargetMismatch for a file that failback did not write, TargetBusy while another restore works on it, and
     what `DiskRestore.run` raises. `seeds` are all that the user named; those that may fit are used.
     """
-    with explained():
+    with explained(local.known):
         stage, writer = _open_locked(point, disk, local)
         try:
             restore = DiskRestore(
@@ -120,7 +120,7 @@ def forecast_local(
     repository: Repository, point: Point, disk: Disk, local: LocalDisk, *, seeds: Sequence[Exporter] = ()
 ) -> DiskRestored:
     """What `stage_local` would move; nothing is written."""
-    with explained():
+    with explained(local.known):
         if not local.is_device:
             exists = _refuse_foreign(local, Stage(local.known))
             if reason := _not_as_long(local, disk):
@@ -150,7 +150,7 @@ def held_local(local: LocalDisk) -> tuple[StageState | None, str]:
         return state, f"{local.path} is gone"
     if not local.is_device and local.image_format == "raw" and local.path.stat().st_size != state.size:
         return state, f"{local.path} has another size"
-    with explained():
+    with explained(local.known):
         writer = _open(local, state.size, create=False)
         try:
             return state, "" if writer.guard() == state.guard else "somebody wrote to the target since it was staged"
@@ -223,15 +223,11 @@ def _open(local: LocalDisk, size: int, *, create: bool) -> BlockWriter:
 def _refuse_foreign(local: LocalDisk, stage: Stage) -> bool:
     """Whether the file exists. Raises TargetMismatch when it does and is somebody else's."""
     exists = local.path.exists()
-    if exists and not _is_ours(local.path, stage):
+    if exists and not is_ours(local.path, stage):
         raise _foreign(local.path)
+    if exists:
+        refuse_kept(local.path, stage.state)
     return exists
-
-
-def _is_ours(path: Path, stage: Stage) -> bool:
-    """Whether the file may be overwritten. Of one that was being made when we were killed, its content will tell."""
-    creating = stage.state is not None and stage.state.state == "creating"
-    return stage.known and (creating or has_mark(path, stage))
 
 
 def _foreign(path: Path) -> TargetMismatch:

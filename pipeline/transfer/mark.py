@@ -60,3 +60,9 @@ def _is_copy(path: Path, state: StageState | None) -> bool:
     _device, _inode, size, modified, _changed = fields
     now = path.stat()
     return (str(now.st_size), str(now.st_mtime_ns)) == (size, modified)
+
+
+def is_ours(path: Path, stage: Stage) -> bool:
+    """Whether the file may be overwritten. Of one that was being made when we were killed, its content will tell."""
+    creating = stage.state is not None and stage.state.state == "creating"
+    return stage.known and (creating or has_mark(path, stage))

@@ -30,7 +30,7 @@ from pipeline.exporters.base import Exporter
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
 from pipeline.transfer.fetch import Fetcher, PackJob, by_pack
-from pipeline.transfer.index_copy import fill, head_of
+from pipeline.transfer.index_copy import changed_only, fill, head_of
 from pipeline.transfer.index_file import IndexFile, StaleCopy
 from pipeline.transfer.index_reader import Block, IndexReader, differences
 from pipeline.transfer.prove import Hasher, Readable, differing, leaf_of, to_ranges, unproved
@@ -306,7 +306,7 @@ class DiskRestore:
         new = IndexReader(self.repository, disk, self._packs)
         copy.invalidate()
         hasher = Hasher(self.writer, size=disk.size, chunk_size=disk.chunk_size)
-        for positions, rows in _readable(differences(old, new)):
+        for positions, rows in changed_only(copy, _readable(differences(old, new))):
             zero = is_zero(rows)
             self._discard_runs(positions[zero])
             self._move((positions[~zero], rows[~zero]), done)
@@ -471,13 +471,10 @@ class DiskRestore:
 
     def _write(self, offset: int, chunks: list[bytes | memoryview]) -> None:
         """Write chunks that stand side by side. Where the target reads as zeros, blocks of zeros are left out."""
-        if not self._known_zero:
-            self.writer.write(offset, chunks)
-            return
         batch: list[bytes | memoryview] = []
         start = following = offset
         for chunk in chunks:
-            for low, high in self._data_in(chunk):
+            for low, high in self._data_in(chunk) if self._known_zero else self._not_holes(following, chunk):
                 if following + low != start + sum(map(len, batch)):
                     if batch:
                         self.writer.write(start, batch)
@@ -486,6 +483,22 @@ class DiskRestore:
             following += len(chunk)
         if batch:
             self.writer.write(start, batch)
+
+    def _not_holes(self, offset: int, chunk: bytes | memoryview) -> list[tuple[int, int]]:
+        """(low, high) of what must be written where the target may hold something: all but blocks of zeros that it
+        has as holes. Else a refresh would fill up a sparse disk."""
+        ranges = list(self._data_in(chunk))
+        if ranges == [(0, len(chunk))]:
+            return ranges
+        held = self.writer.extents(offset, offset + len(chunk))
+        ranges += [(e.offset - offset, e.offset - offset + e.length) for e in held if not e.zero]
+        joined: list[tuple[int, int]] = []
+        for low, high in sorted(ranges):
+            if joined and low <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
+            else:
+                joined.append((low, high))
+        return joined
 
     def _data_in(self, chunk: bytes | memoryview) -> Iterator[tuple[int, int]]:
         """(low, high) of what is not blocks of zeros. A chunk that did not compress (a view) has none."""
@@ -521,16 +534,26 @@ class DiskRestore:
     def to_move(self) -> tuple[str, str, int]:
         """(mode, reason, stored bytes that would be fetched), without writing anything."""
         plan = self._plan()
-        reader = IndexReader(self.repository, self.disk, self._packs)
-        total = 0
-        if plan.mode == "refresh" and plan.old is not None:
-            for _positions, rows in differences(IndexReader(self.repository, plan.old, self._packs), reader):
-                total += int(rows["length"].sum(dtype=np.int64))
-        elif plan.mode != "unchanged":
-            total = sum(int(rows["length"].sum(dtype=np.int64)) for _positions, rows in reader.windows())
-        if plan.copy is not None:
-            plan.copy.close()
+        copy = plan.copy
+        try:
+            total = sum(int(rows["length"].sum(dtype=np.int64)) for _positions, rows in self._candidates(plan))
+        except StaleCopy as error:
+            plan = _Plan("hashed", f"what was known of the stage is damaged ({error})")
+            total = self.disk.live_bytes
+        finally:
+            if copy is not None:
+                copy.close()
         return plan.mode, plan.reason, total
+
+    def _candidates(self, plan: _Plan) -> Iterator[Block]:
+        """What a plan would move."""
+        if plan.mode == "unchanged":
+            return iter(())
+        if plan.old is None or plan.copy is None:
+            return IndexReader(self.repository, self.disk, self._packs).windows()
+        self._packs = plan.copy.packs
+        old, new = (IndexReader(self.repository, disk, self._packs) for disk in (plan.old, self.disk))
+        return changed_only(plan.copy, _readable(differences(old, new)))
 
 
 def _readable(blocks: Iterator[Block]) -> Iterator[Block]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -60,6 +62,8 @@ class Scanned:
     unreadable: list[tuple[int, int]] = field(default_factory=list)
     read: int = 0
     unchanged: int = 0
+    missed: int = 0
+    """Chunks that were to be sent again, and are not what the parent says."""
 
 
 def plan(extents: Iterable[Extent], chunk_size: int, positions: int, parent: IndexFile | None) -> Iterator[Work]:
@@ -157,6 +161,20 @@ class Scanner:
         self._keep_going = keep_going
         self._zero = bytes(chunk_size)
         self._local = threading.local()
+
+    def without_parent(self) -> Scanner:
+        """For chunks that the parent has too: compared with what this export stored only, and never in the way of it:
+        what cannot be read is left alone."""
+        return Scanner(
+            self._exporter,
+            self._chunk_size,
+            parent=None,
+            journaled=self._journaled,
+            bases=[],
+            sent=self._sent,
+            keep_going=True,
+            level=self.level,
+        )
 
     def __call__(self, work: Work) -> Scanned:
         """Read and judge. Raises Unreadable unless told to keep going, SourceChanged, StaleCopy."""
@@ -278,3 +296,19 @@ def place_of(row: np.void) -> Place:
     """Where the chunk of an entry is; only the flag that decoding needs is kept."""
     flags = int(row["flags"]) & FLAG_STORED
     return int(row["pack"]), int(row["offset"]), int(row["length"]), int(row["slot"]), flags
+
+
+def scan_ahead(
+    pool: ThreadPoolExecutor, scanner: Callable[[Work], Scanned], works: Iterable[Work], ahead: int
+) -> Iterator[tuple[Scanned, int]]:
+    """Results in order of `works`, and the position each goes up to; about `ahead` Works before what is taken."""
+    waiting: deque[tuple[Future[Scanned], int]] = deque()
+    for work in works:
+        end = max(first + count for first, count in (*work.runs, *work.zeros))
+        waiting.append((pool.submit(scanner, work), end))
+        if len(waiting) > ahead + 1:
+            future, end = waiting.popleft()
+            yield future.result(), end
+    while waiting:
+        future, end = waiting.popleft()
+        yield future.result(), end

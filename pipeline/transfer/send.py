@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from manifests.entry import ENTRY, FLAG_STORED, FLAG_UNREADABLE, ZERO_ID, PackTable, Positions, Rows
 from manifests.pack import PackBuilder
 from pipeline.progress import Counters
-from pipeline.transfer.index_writer import IndexWriter
+from pipeline.transfer.outlet import Outlet
 from pipeline.transfer.scan import Place, Scanned
 from pipeline.transfer.session import Stopwatch
 
@@ -21,8 +21,6 @@ JOURNAL_SECONDS = 5.0
 SENT_MEMORY = 1 << 15
 """How many chunks sent last are remembered by id: 2 GiB of disk in 12 MiB of memory."""
 _OPEN_ENTRIES = 1 << 15
-
-Journal = Callable[[Positions, Rows, PackTable, dict[int, int]], int]
 
 
 @dataclass(slots=True)
@@ -36,33 +34,33 @@ class _Batch:
     rows: Rows
 
 
+Entries = Callable[[Positions, Rows], object]
+"""Takes entries in ascending order of position, when their packs are stored."""
+
+
 class Sender:
-    """Takes Scanned in order of position. Used by one thread; packs are sealed and stored by a pool."""
+    """Takes Scanned in order of position. Used by one thread."""
 
     def __init__(
         self,
-        pool: ThreadPoolExecutor,
-        index: IndexWriter,
+        outlet: Outlet,
+        index: Entries,
         packs: PackTable,
         counters: Counters,
         *,
         lineage: bytes,
         chunk_size: int,
         limit: int,
-        journal: Journal | None,
-        store: Callable[[PackBuilder], tuple[bytes, int]],
     ) -> None:
         self.sent: dict[bytes, Place] = {}
         self.stored: dict[int, int] = {}
         """Stored length of every pack of this session, by number."""
-        self._pool = pool
+        self._outlet = outlet
         self._index = index
         self._packs = packs
         self._counters = counters
         self._lineage, self._chunk_size = lineage, chunk_size
         self._limit = limit
-        self._journal = journal
-        self._store = store
         self._first_own = len(packs)
         self._stopwatch = Stopwatch(JOURNAL_BYTES, JOURNAL_SECONDS)
         self._batches: deque[_Batch] = deque()
@@ -109,6 +107,10 @@ class Sender:
         self._close_pack()
         self._drain(wait_below=0)
 
+    def go_on(self, index: Entries) -> None:
+        """After `flush`: what is taken from now on is entered in `index`, and its positions may begin anew."""
+        self._index = index
+
     def _remember(self, chunk_id: bytes, place: Place) -> None:
         self.sent[chunk_id] = place
         if len(self.sent) > SENT_MEMORY:
@@ -127,7 +129,7 @@ class Sender:
         size = 0
         if len(self._builder):
             size = self._builder.size
-            future = self._pool.submit(self._store, self._builder)
+            future = self._outlet.store(self._builder)
         self._in_flight += size
         self._batches.append(_Batch(future, self._ordinal, size, np.array(positions, "<u8"), rows))
         self._builder = PackBuilder(self._lineage, self._chunk_size)
@@ -147,12 +149,12 @@ class Sender:
                 self._counters.sent += stored
             self._batches.popleft()
             self._in_flight -= batch.size
-            self._index.add(batch.positions, batch.rows)
+            self._index(batch.positions, batch.rows)
             self._note(batch)
 
     def _note(self, batch: _Batch) -> None:
         """Journal chunks of packs of this session when it is time."""
-        if self._journal is None:
+        if not self._outlet.journals:
             return
         mine = (batch.rows["pack"] >= self._first_own) & (batch.rows["length"] != 0)
         if mine.any():
@@ -162,7 +164,7 @@ class Sender:
 
     def give_up(self) -> None:
         """Journal what is stored by now, waiting for nothing: a later attempt need not send it again."""
-        if self._journal is None:
+        if not self._outlet.journals:
             return
         for batch in self._batches:
             if batch.future is not None:
@@ -176,10 +178,12 @@ class Sender:
         self._write_journal()
 
     def _write_journal(self) -> None:
-        if self._journal is not None and any(len(p) for p, _ in self._unjournaled):
+        if self._outlet.journals and any(len(p) for p, _ in self._unjournaled):
             positions = np.concatenate([p for p, _ in self._unjournaled])
             rows = np.concatenate([r for _, r in self._unjournaled])
             for at in range(0, len(positions), 1 << 14):
-                self._journal(positions[at : at + (1 << 14)], rows[at : at + (1 << 14)], self._packs, self.stored)
+                self._outlet.journal(
+                    positions[at : at + (1 << 14)], rows[at : at + (1 << 14)], self._packs, self.stored
+                )
             self._unjournaled = []
             self._stopwatch.reset()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from manifests.entry import PackTable, Positions, Rows
@@ -19,67 +16,29 @@ from manifests.manifest import decode_record, encode_record
 from manifests.names import journal_key, run_name, session_prefix, sessions_prefix
 from manifests.page import Journal, decode_journal, encode_journal
 from pipeline.catalogue import now
-from pipeline.errors import AlreadyExists, FailbackError, NotFound, SessionHeld
+from pipeline.errors import AlreadyExists, CorruptObject, FailbackError, NotFound, SessionHeld
 from pipeline.repository import Repository
+from pipeline.transfer.process import Process
 
 HEARTBEAT_SECONDS = 60.0
 EXPIRY = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    """What tells whether the process that wrote a session is still the same and alive."""
-
-    host: str
-    boot_id: str
-    pid: int
-    pid_start: int
-    pid_namespace: str
-
-    @classmethod
-    def current(cls) -> Process:
-        pid = os.getpid()
-        return cls(
-            socket.gethostname(), _boot_id(), pid, _start_time(pid) or 0, str(Path("/proc/self/ns/pid").readlink())
-        )
-
-    def alive(self, here: Process) -> bool | None:
-        """Whether the process runs, or None when that can't be known from `here`: another host or another container."""
-        if self.host != here.host:
-            return None
-        if self.boot_id != here.boot_id:
-            return False
-        if self.pid_namespace != here.pid_namespace:
-            return None
-        return _start_time(self.pid) == self.pid_start
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _start_time(pid: int) -> int | None:
-    """Start of a process in clock ticks after boot, or None when there is none (or only its zombie)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
-
-
-@dataclass(frozen=True, slots=True)
 class Attempt:
-    """One session found at the machine's next sequence."""
+    """One session found at the machine's next sequence. Of one whose document is damaged nothing is known: `document`
+    has no disks, and `damage` says what is wrong."""
 
     run: str
     document: dict[str, Any]
     ended: str | None
     newest: datetime
     journals: tuple[str, ...]
+    damage: str = ""
 
 
 class Session:
-    """An open session of this process. Its heartbeat runs in a thread until `end`."""
+    """An open session of this process. Its heartbeat runs in a thread until `end` or `abandon`."""
 
     def __init__(self, repository: Repository, machine: str, run: str, document: dict[str, Any]) -> None:
         self.repository = repository
@@ -89,7 +48,7 @@ class Session:
         self._prefix = session_prefix(machine, run)
         self._journals = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name=_heart(repository, machine, run), daemon=True)
         self._thread.start()
 
     @classmethod
@@ -116,8 +75,7 @@ class Session:
             number = 1 + max((int(a.run.rpartition("-")[2]) for a in attempts), default=0)
             run = run_name(sequence, number)
             document = {
-                "host": here.host, "boot_id": here.boot_id, "pid": here.pid, "pid_start": here.pid_start,
-                "pid_namespace": here.pid_namespace, "started": now(), "sequence": sequence, "attempt": number,
+                **here.document(), "started": now(), "sequence": sequence, "attempt": number,
                 "parent": parent, "bases": bases, "tool": tool, "resumes": [a.run for a in attempts], "disks": disks,
             }  # fmt: skip
             key = f"{session_prefix(machine, run)}session"
@@ -135,7 +93,7 @@ class Session:
         """Without conditional PUT two writers may have written one key: whose bytes are there decides."""
         for attempt in find_attempts(self.repository, self.machine, sequence):
             if attempt.run == self.run and attempt.document != self.document:
-                self._stop.set()
+                self.abandon()
                 _refuse_if_alive(self.repository, self.machine, attempt, here)
 
     def journal(self, disk: int, positions: Positions, rows: Rows, packs: PackTable, stored: Mapping[int, int]) -> int:
@@ -158,7 +116,7 @@ class Session:
             self.repository.store.put(key, data)
 
     def abandon(self) -> None:
-        """Stop the heartbeat without writing anything."""
+        """Stop the heartbeat without writing anything. This process may then take the session over."""
         self._stop.set()
         self._thread.join()
 
@@ -184,13 +142,20 @@ def find_attempts(repository: Repository, machine: str, sequence: int) -> list[A
         if "session" not in names:
             continue
         base = session_prefix(machine, run)
-        document = _read(repository, f"{base}session", Kind.SESSION)
+        damage = ""
+        try:
+            document = _read(repository, f"{base}session", Kind.SESSION)
+        except CorruptObject as error:
+            document, damage = {"disks": []}, error.message
         if document is None:
             continue
-        ended = _read(repository, f"{base}ended", Kind.SESSION_END) if "ended" in names else None
+        try:
+            ended = _read(repository, f"{base}ended", Kind.SESSION_END) if "ended" in names else None
+        except CorruptObject:
+            ended = None  # its process, or its age, tells whether it lives
         journals = tuple(f"{base}{n}" for n in sorted(names) if n.startswith("journal/"))
         outcome = str(ended["outcome"]) if ended else None
-        attempts.append(Attempt(run, document, outcome, max(t for _, t in found), journals))
+        attempts.append(Attempt(run, document, outcome, max(t for _, t in found), journals, damage))
     return attempts
 
 
@@ -212,15 +177,25 @@ def _read(repository: Repository, key: str, kind: Kind) -> dict[str, Any] | None
 def _refuse_if_alive(repository: Repository, machine: str, attempt: Attempt, here: Process) -> None:
     if attempt.ended is not None:
         return
-    d = attempt.document
-    writer = Process(
-        str(d["host"]), str(d["boot_id"]), int(d["pid"]), int(d["pid_start"]), str(d.get("pid_namespace", ""))
-    )
-    alive = writer.alive(here)
+    if attempt.damage:
+        age = _store_time(repository, machine) - attempt.newest
+        if age > EXPIRY:
+            return
+        raise SessionHeld(
+            f"{machine} may be in use by another writer, and who it is cannot be read: {attempt.damage}",
+            remedy=f"when no other export of {machine} runs, wait: it is given up {EXPIRY} after its last sign, "
+            f"which was {age} ago",
+        )
+    writer = Process.of(attempt.document)
+    if writer == here:
+        # Of this very process: open as long as its heart beats, else left behind when the store went away.
+        alive: bool | None = _heart(repository, machine, attempt.run) in {t.name for t in threading.enumerate()}
+    else:
+        alive = writer.alive(here)
     if alive is False or (alive is None and _store_time(repository, machine) - attempt.newest > EXPIRY):
         return
     raise SessionHeld(
-        f"{machine} is being exported by process {writer.pid} on {writer.host} since {d['started']}",
+        f"{machine} is being exported by process {writer.pid} on {writer.host} since {attempt.document['started']}",
         remedy="wait for it or stop it there"
         + (
             ""
@@ -228,6 +203,11 @@ def _refuse_if_alive(repository: Repository, machine: str, attempt: Attempt, her
             else f"; a dead writer on another host is given up {EXPIRY} after its last sign"
         ),
     )
+
+
+def _heart(repository: Repository, machine: str, run: str) -> str:
+    """Name of the thread that lives as long as a session of this process is open."""
+    return f"heartbeat of {repository.document.id} {session_prefix(machine, run)}"
 
 
 def _store_time(repository: Repository, machine: str) -> datetime:

@@ -3,7 +3,7 @@
 A folder per target disk:
 
     lock         held by whoever works on the target
-    stage.json   which point, `creating`, `staging` or `staged`, and the disk's guard when it was last known to be good
+    stage.json   which point, `creating`, `staging`, `staged` or `kept`, and the guard when the disk was last seen good
     made         what tells the file that we made from one in its place (`pipeline.transfer.mark`)
     done         one bit a position: holds the point's chunk, written and flushed (while staging)
     copy/        the point's index (`pipeline.transfer.index_file`), whose tree proves later refreshes
@@ -25,7 +25,10 @@ from numpy.typing import NDArray
 
 from manifests.entry import Positions
 from manifests.manifest import Disk, Manifest
-from pipeline.errors import TargetBusy, TargetError, TargetFull
+from pipeline.errors import TargetBusy, TargetError, TargetFull, TargetMismatch
+
+KEPT = "kept"
+"""State of a target into which a guest's writes were merged: it equals no point any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +173,22 @@ class Done:
         self._dirty = False
 
 
+def refuse_kept(path: Path, state: StageState | None) -> None:
+    """Raises TargetMismatch for a target that holds what a guest wrote."""
+    if state is not None and state.state == KEPT:
+        raise TargetMismatch(
+            f"{path} holds what the guest of {state.machine}@{state.sequence} wrote, which no point has",
+            remedy="name another file, or remove this one when nothing in it is needed",
+        )
+
+
 @contextmanager
-def explained() -> Iterator[None]:
-    """Say what it means when what is known of a target cannot be kept. Writers raise errors of their own."""
+def explained(folder: Path) -> Iterator[None]:
+    """Say what it means when what is known of targets cannot be kept in `folder`. Writers raise errors of their own."""
     try:
         yield
     except OSError as error:
-        where = error.filename or "the folder that keeps what is known of the target"
+        where = error.filename or folder
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TargetFull(
                 f"no room left in {where}", remedy="make room there and run the same command again: it goes on"

@@ -5,28 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from manifests.envelope import Kind
-from manifests.manifest import Disk
 from manifests.names import pack_key, page_key
-from manifests.packlist import PackUse, add_up, decode_pack_list
 from pipeline.catalogue import Point
 from pipeline.errors import CorruptObject
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository, missing
 from pipeline.store.base import ObjectInfo
 from pipeline.transfer.index_reader import IndexReader
+from pipeline.transfer.pack_lists import packs_of
 from pipeline.verify.report import VerifyReport
 
 _HEADS = 256
 """With fewer objects to check than this each is asked for; with more the whole folder is listed."""
-
-
-def packs_of(repository: Repository, disk: Disk) -> dict[bytes, PackUse]:
-    """Every pack the disk uses. Raises CorruptObject when a pack list is missing or damaged."""
-    return add_up(
-        decode_pack_list(repository.get_page_object(Kind.PACK_LIST, raw), name=page_key(raw))
-        for raw in map(bytes.fromhex, disk.packs)
-    )
 
 
 def verify_listing(repository: Repository, point: Point, *, watch: Watch = ignore) -> VerifyReport:

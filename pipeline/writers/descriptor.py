@@ -35,6 +35,8 @@ class DescriptorWriter(BlockWriter):
         self._writeback = Writeback(fd)
         self._broken: TargetError | None = None
         self._state_lock = threading.Lock()
+        # The kernel lets one writer at a time into a file, and the others spin for their turn: better to sleep here.
+        self._write_lock = threading.Lock()
 
     def write(self, offset: int, buffers: Sequence[Bytes]) -> None:
         length = sum(memoryview(buffer).nbytes for buffer in buffers)
@@ -44,7 +46,8 @@ class DescriptorWriter(BlockWriter):
         while pending:
             batch = pending[:_IOV_MAX]
             try:
-                wrote = os.pwritev(self._fd, batch, position)
+                with self._write_lock:
+                    wrote = os.pwritev(self._fd, batch, position)
             except OSError as error:
                 raise self._failed(error, position, offset + length - position) from error
             position += wrote

@@ -53,7 +53,7 @@ def aged(ground: Ground, *, size: int, generations: int, fraction: float, repeat
     return judge(
         [
             Bound(
-                "restore speed, old repository by fresh,", median(b.wall / a.wall for a, b in pairs), 0.8, at_least=True
+                "restore speed, old repository by fresh,", median(b.wall / a.wall for a, b in pairs), 0.7, at_least=True
             ),
             Bound("requests for a pack used", max(per_pack), 2.0),
             Bound(

@@ -9,6 +9,7 @@ from scripts.bench.ground import Ground
 from scripts.bench.measure import Command, run
 from scripts.bench.peers import Peer, Site
 from scripts.bench.server import BUCKET, Minio, Reading
+from scripts.bench.touch import touch_free_memory
 
 FULL, INCREMENTAL, RESTORE = STEPS = ("full", "incremental", "restore")
 
@@ -65,11 +66,13 @@ class Taker:
         self._quietly(self.peer.prepare())
 
     def take(self, step: str, command: Command, *, number: int = 1, target: Path | None = None) -> Step:
-        """Run a command with the image in the page cache and nothing dirty. Raises CommandFailed."""
+        """Run a command with the image in the page cache, nothing dirty, and free memory touched. Raises
+        CommandFailed."""
         ground = self._ground
         warm(self.peer.site.image)
         places = [self.peer.site.image.parent, self._own, ground.store, target or ground.restores]
         settle(*places)
+        touch_free_memory(2 * self.peer.site.image.stat().st_size)
         before, kept = self._server.reading(), self.peer.stored()
         figures = run(command, ground.log)
         done = self._server.reading() - before

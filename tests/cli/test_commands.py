@@ -77,6 +77,17 @@ def test_a_base_saves_sending(repository: Path, disk: Path, failback: Run) -> No
     assert done["deduplicated"] == 20 * CHUNK
 
 
+def test_an_export_says_what_it_sent_again(repository: Path, disk: Path, change: Change, failback: Run) -> None:
+    failback("export", "web", "--disk", disk)
+    for position in range(0, 28, 2):
+        change(disk, position)
+    promised = failback("export", "web", "--disk", disk, "--dry-run", "--json").result
+    assert 6 * CHUNK <= promised["resent"] < promised["sent"]
+    assert "sent again" in failback("export", "web", "--disk", disk).out
+    done = failback("export", "web", "--disk", disk, "--json").result
+    assert done["resent"] == done["disks"][0]["resent"] == 0
+
+
 def test_list_shows_machines_and_points(repository: Path, disk: Path, tmp_path: Path, failback: Run) -> None:
     assert "no machine yet" in failback("list").out
     failback("export", "web", "--disk", disk)

@@ -31,11 +31,53 @@ def test_2_a_point_that_cannot_be_one(repository: Path, name: str, failback: Run
         assert failback(command, name).code == 2
 
 
-@pytest.mark.parametrize("name", ["Web Server 1", "größe", "数据库", ".hidden", "a.b_c-d", "%41", "~x", "!x"])
+@pytest.mark.parametrize(
+    "name",
+    ["Web Server 1", "größe", "数据库", ".hidden", "a.b_c-d", "%41", "~x", "!x", "...", "x" * 80, "ж" * 30],
+)
 def test_0_a_name_in_any_language(repository: Path, disk: Path, tmp_path: Path, name: str, failback: Run) -> None:
     assert failback("export", name, "--disk", disk).code == 0
     assert [m["machine"] for m in failback("list", "--json").result["machines"]] == [name]
     assert failback("import", name, "--out", tmp_path / "out").code == 0
+    assert (tmp_path / "out" / f"{name}-disk0.raw").read_bytes() == disk.read_bytes()
+    assert failback("export", name, "--disk", disk).code == 0
+    assert failback("forget", f"{name}@1", "--reason", "old").code == 0
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "../../etc/x", "", "a" * 300, "a\0b"])
+def test_a_name_that_cannot_be_one_is_refused_by_every_command(
+    repository: Path, disk: Path, tmp_path: Path, name: str, failback: Run
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    for command in (
+        ("export", name, "--disk", disk),
+        ("import", name, "--out", tmp_path / "out"),
+        ("verify", name),
+        ("show", name),
+        ("forget", f"{name}@1", "--reason", "x"),
+        ("diff", f"{name}@1", f"{name}@2"),
+        ("export", "web", "--disk", disk, "--base", f"{name}@1"),
+    ):
+        done = failback(*command)
+        assert done.code == 2, command
+        assert two_lines(done.err)
+    assert [p for p in sorted(tmp_path.rglob("*")) if "state" not in p.parts] == [
+        p for p in before if "state" not in p.parts
+    ]
+
+
+def test_disks_and_folders_of_any_name(repository: Path, disk: Path, tmp_path: Path, failback: Run) -> None:
+    folder = tmp_path / "größe 数据 ;$(x)" / ("d" * 200)
+    folder.mkdir(parents=True)
+    odd = folder / "-disk, =:raw é\n.img"
+    odd.write_bytes(disk.read_bytes())
+    assert failback("export", "web", "--disk", odd).code == 0
+    assert failback("import", "web", "--out", folder / "out", "--seed", odd).code == 0
+    assert (folder / "out" / "web-disk0.raw").read_bytes() == disk.read_bytes()
+    assert failback("verify", "web", "--disk", odd).code == 0
+    done = failback("export", "web", "--disk", tmp_path / ("n" * 300))
+    assert done.code == 6
+    assert two_lines(done.err)
 
 
 def test_2_no_repository_named(failback: Run) -> None:

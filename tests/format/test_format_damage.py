@@ -16,7 +16,7 @@ from manifests.entry import PackTable
 from manifests.envelope import place_checksum
 from manifests.errors import CorruptObject, FormatError, NewerFormat, WrongRepository
 from manifests.manifest import Manifest
-from manifests.pack import ChunkDecoder, read_table
+from manifests.pack import FOOTER_SIZE, ChunkDecoder, decode_table, read_table, table_start
 from manifests.packlist import decode_pack_list, encode_pack_list
 from manifests.page import decode_journal, decode_page, decode_segment, encode_journal, encode_page, encode_segment
 from manifests.repository import RepositoryDocument
@@ -206,6 +206,26 @@ def test_a_ranged_read_of_the_wrong_length_is_detected(slot: int) -> None:
             ChunkDecoder(made.CHUNK).decode(
                 memoryview(pack)[start : start + wrong], int(table.flags[slot]), name="chunk"
             )
+
+
+def test_a_table_is_read_from_the_end_of_a_pack() -> None:
+    pack = vector("pack.bin")
+    whole = read_table(pack, repository=made.REPOSITORY, name="pack")
+    start = table_start(pack[-FOOTER_SIZE:], size=len(pack), name="pack")
+    found = decode_table(pack[start:], size=len(pack), name="pack")
+    assert (found.lineage, found.ids) == (whole.lineage, whole.ids)
+    assert found.positions.tolist() == whole.positions.tolist()
+    for end, size in ((pack[start + 1 :], len(pack)), (pack[start - 1 :], len(pack)), (pack[start:], len(pack) - 1)):
+        with pytest.raises(CorruptObject):
+            decode_table(end, size=size, name="pack")
+    for at in range(start, len(pack)):
+        wrong = bytearray(pack[start:])
+        wrong[at - start] ^= 0x11
+        with contextlib.suppress(FormatError):  # ids and positions of a table alone are not proved
+            decode_table(bytes(wrong), size=len(pack), name="pack")
+    for size in range(FOOTER_SIZE):
+        with pytest.raises(CorruptObject):
+            table_start(pack[len(pack) - size :], size=len(pack), name="pack")
 
 
 @given(at=st.integers(0, 10**6), insert=st.sampled_from(["0", "-", "9", '"', "null", "[", "{", "\\ud800", "NaN"]))

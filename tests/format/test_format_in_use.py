@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from manifests.names import tombstone_key
 from pipeline.catalogue import forget
 from pipeline.errors import NotFound, SessionFenced, StoreUnavailable
 from pipeline.store.memory import MemoryStore
-from pipeline.transfer import index_writer, send
+from pipeline.transfer import index_writer, pack_lists, process, send
 from pipeline.transfer.index_reader import IndexReader, differences
-from pipeline.transfer.session import Process, find_attempts
+from pipeline.transfer.process import Process
+from pipeline.transfer.session import find_attempts
 
 
 class Breaking(MemoryStore):
@@ -55,8 +57,6 @@ def test_packs_of_an_earlier_attempt_are_listed_with_their_length(
     (attempt,) = find_attempts(bench.repository, "vm", 1)
     assert attempt.journals
     store.packs = 100
-    # The attempt is of this very process, which lives: say that it is over.
-    monkeypatch.setattr(Process, "alive", lambda *_: False)
     result = bench.export(disk)
     assert result.resumed
     assert result.disks[0].counters.deduplicated
@@ -115,7 +115,6 @@ def test_a_root_forgotten_while_the_session_is_announced_is_noticed(
         bench.store.get("manifests/vm/0000000002")
     assert bench.store.head(tombstone_key(lost.manifest.machine.name, lost.manifest.sequence)) is not None
     if what == "parent":
-        monkeypatch.setattr(Process, "alive", lambda *_: False)
         result = bench.export(disk)
         assert result.disks[0].mode == "full"
         assert bench.point().manifest.parent is None
@@ -124,11 +123,30 @@ def test_a_root_forgotten_while_the_session_is_announced_is_noticed(
 
 def test_processes_of_two_containers_of_one_host_do_not_judge_each_other() -> None:
     here = Process.current()
-    twin = Process(here.host, here.boot_id, here.pid, here.pid_start + 1, here.pid_namespace)
     assert here.alive(here)
-    assert twin.alive(here) is False
-    other = Process(here.host, here.boot_id, here.pid, here.pid_start + 1, "pid:[1]")
-    assert other.alive(here) is None
+    assert replace(here, pid_start=here.pid_start + 1).alive(here) is False
+    assert replace(here, pid_start=here.pid_start + 1, pid_namespace="pid:[1]").alive(here) is None
+
+
+def test_only_a_reboot_of_the_same_machine_means_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on(text: str) -> Process:
+        file = tmp_path / "machine-id"
+        file.write_text(text)
+        monkeypatch.setattr(process, "MACHINE_ID", file)
+        return Process.current()
+
+    here, twin = on("0" * 31 + "1\n"), on("0" * 31 + "2\n")
+    assert here.machine_id
+    assert "0" * 8 not in here.machine_id, "the id itself is confidential"
+    rebooted = replace(here, boot_id="before")
+    assert rebooted.alive(here) is False
+    assert rebooted.alive(twin) is None, "a host of the same name"
+    for nothing in ("", "uninitialized\n"):
+        unnamed = on(nothing)
+        assert unnamed.machine_id == ""
+        assert rebooted.alive(unnamed) is None
+        assert replace(unnamed, boot_id="before").alive(unnamed) is None
+        assert unnamed.alive(unnamed), "this very boot is known all the same"
 
 
 def test_a_tier_of_many_segments_is_read_through_its_table(
@@ -174,8 +192,8 @@ def test_a_tier_of_many_segments_is_read_through_its_table(
 def test_a_base_of_several_lists_takes_changes_and_is_written_anew(
     bench: Workbench, tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split = index_writer.split_pack_list
-    monkeypatch.setattr(index_writer, "split_pack_list", lambda packs: split(packs, most=2))
+    split = pack_lists.split_pack_list
+    monkeypatch.setattr(pack_lists, "split_pack_list", lambda packs: split(packs, most=2))
     monkeypatch.setattr(index_writer, "MAX_PACK_CHANGES", 2)
     monkeypatch.setattr(index_writer, "SEGMENT_ENTRIES", 64)
     bench.export(disk)
@@ -196,9 +214,9 @@ def test_a_base_of_several_lists_takes_changes_and_is_written_anew(
 
 
 def test_a_dying_disk_still_commits(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.transfer import export
+    from pipeline.transfer import disk_export
 
-    monkeypatch.setattr(export, "MAX_UNREADABLE", 5)
+    monkeypatch.setattr(disk_export, "MAX_UNREADABLE", 5)
     assert MAX_UNREADABLE == 65536
     bad = [(i * CHUNK + 1024, 512) for i in range(40)]
     bench.export(FakeDisk(48 * CHUNK, {0: noise(48 * CHUNK, 1)}, bad=bad), keep_going=True)

@@ -116,10 +116,15 @@ def test_the_fill_does_not_ask_while_the_guest_waits(bench: Workbench, target: P
 def test_the_line_is_filled_only_as_far_as_answers_stay_quick() -> None:
     line = Line()
     for _ in range(200):
-        line.answered(LARGE, TARGET_SECONDS / 3)
+        line.answered(SMALL, TARGET_SECONDS / 3, used=False)
+    assert line.window == 2 * SMALL  # an idle line tells nothing
+    for _ in range(200):
+        line.answered(LARGE, TARGET_SECONDS / 3, used=True)
     assert line.window == MOST
+    line.answered(LARGE, 1.5 * TARGET_SECONDS, used=True)
+    assert MOST / 2 < line.window < MOST
     for _ in range(50):
-        line.answered(LARGE, 2 * TARGET_SECONDS)
+        line.answered(LARGE, 2 * TARGET_SECONDS, used=False)
     assert line.window == SMALL
 
 

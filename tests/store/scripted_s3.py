@@ -20,6 +20,8 @@ class Request:
     query: dict[str, list[str]]
     headers: dict[str, str]
     body: bytes
+    target: str = ""
+    """Path and query as they were sent."""
 
 
 @dataclass
@@ -89,8 +91,8 @@ class ScriptedS3:
 
 
 @contextmanager
-def scripted_s3(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedS3]:
-    state = ScriptedS3()
+def scripted_s3(tls: ssl.SSLContext | None = None, state: ScriptedS3 | None = None) -> Iterator[ScriptedS3]:
+    state = state or ScriptedS3()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -103,7 +105,8 @@ def scripted_s3(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedS3]:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             parts = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Request(self.command, parts.path, parse_qs(parts.query, keep_blank_values=True), headers, body)
+            query = parse_qs(parts.query, keep_blank_values=True)
+            request = Request(self.command, parts.path, query, headers, body, self.path)
             state.requests.append(request)
             self._send(state.answer(request))
 
@@ -117,9 +120,8 @@ def scripted_s3(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedS3]:
             if answer.code:
                 body = f"<Error><Code>{answer.code}</Code><Message>{answer.message}</Message></Error>".encode()
             self.send_response(answer.status)
-            for name, value in answer.headers.items():
+            for name, value in {"content-length": str(len(body)), **answer.headers}.items():
                 self.send_header(name, value)
-            self.send_header("content-length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body if answer.short is None else body[: answer.short])

@@ -162,3 +162,19 @@ def test_many_deletions_are_tried_again_in_batches() -> None:
     store.delete_many(iter(keys))
     assert list(faulty.inner.list("")) == []
     assert faulty.calls["delete_many"] == 4
+
+
+def test_a_long_wait_is_told_once_a_minute_and_a_short_one_never() -> None:
+    told: list[str] = []
+    clock = Clock()
+    backoff = Backoff(first=1, longest=8, deadline=200, sleep=clock.sleep, clock=clock.read)
+    short = FaultyStore(MemoryStore(), [Rule(Fail(StoreUnavailable("down")), verb="get", nth=1)])
+    short.inner.put("a", b"abc")
+    RetryStore(short, backoff, tell=told.append).get("a")
+    assert told == []
+    down = RetryStore(FaultyStore(MemoryStore(), [Rule(Fail(StoreUnavailable("down")))]), backoff, tell=told.append)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            down.get("a")
+    assert all(text.startswith("down; it is tried again for ") for text in told[:1])
+    assert 4 <= len(told) <= 1 + clock.now // 60

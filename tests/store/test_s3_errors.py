@@ -138,6 +138,14 @@ def test_absent_is_only_what_the_store_says_is_absent(server: ScriptedS3, s3: S3
         s3.get("a/key")
 
 
+def test_a_head_that_is_refused_says_why(server: ScriptedS3, s3: S3Store) -> None:
+    """The refusal of a HEAD has no body: a GET tells a wrong clock from a missing right."""
+    server.answer_always(Answer(403, "RequestTimeTooSkewed", "the server&#39;s time"))
+    with pytest.raises(AccessDenied, match="the server's time") as caught:
+        s3.head("a/key")
+    assert "clock" in caught.value.remedy
+
+
 def test_a_head_of_a_missing_bucket_is_an_error_and_not_absence(server: ScriptedS3, s3: S3Store) -> None:
     server.answer_always(Answer(404, "NoSuchBucket"))
     with pytest.raises(StoreError, match="bucket bucket does not exist") as caught:

@@ -29,9 +29,11 @@ from pipeline.repository import Repository
 from pipeline.store.base import Bytes, Store
 from pipeline.store.memory import MemoryStore
 from pipeline.target import DiskRestored, Intent
-from pipeline.transfer.export import ChangedBlocks, DiskSource, ExportOptions, ExportResult, export_machine
+from pipeline.transfer.export import ExportResult, export_machine
+from pipeline.transfer.export_request import ChangedBlocks, DiskSource, ExportOptions
 from pipeline.transfer.index_reader import IndexReader
-from pipeline.verify.listing import packs_of, verify_listing
+from pipeline.transfer.pack_lists import packs_of
+from pipeline.verify.listing import verify_listing
 from pipeline.verify.reading import verify_reading
 from pipeline.verify.report import VerifyReport
 from pipeline.wanted import resolve as resolve_mapping

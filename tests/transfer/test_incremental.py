@@ -14,7 +14,7 @@ from pipeline.errors import FailbackError
 from pipeline.exporters.open import open_exporter
 from pipeline.store.fault import FaultyStore
 from pipeline.transfer import index_writer
-from pipeline.transfer.export import ChangedBlocks
+from pipeline.transfer.export_request import ChangedBlocks
 from pipeline.transfer.index_copy import copy_folder
 from pipeline.transfer.index_reader import IndexReader
 from transfer.support import CHUNK, MIB, FakeDisk, Workbench, make_disk, noise, poke, punch, same, text

@@ -233,6 +233,28 @@ def test_an_import_killed_at_any_store_operation_goes_on(bench: Workbench, tmp_p
     assert kills >= len(counting.history) - 3
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_refresh_killed_at_any_store_operation_goes_on(bench: Workbench, tmp_path: Path, after: bool) -> None:
+    source = source_of(tmp_path)
+    bench.export(source)
+    bench.restore()
+    poke(source, 0, noise(5 * CHUNK, 5))
+    punch(source, MIB, 2 * CHUNK)
+    bench.export(source)
+    counting = FaultyStore(bench.store)
+    assert bench.through(counting).restore()[0].mode == "refresh"
+    kills = 0
+    for nth in range(1, len(counting.history) + 1):
+        shutil.rmtree(bench.out)
+        bench.restore(1)
+        rule = Rule(Kill(after=after), nth=nth)
+        kills += in_child(lambda r=rule: bench.through(FaultyStore(bench.store, [r])).restore())  # type: ignore[misc]
+        bench.restore()
+        assert same(source, bench.restored()), nth
+        assert bench.restore()[0].mode == "unchanged"
+    assert kills >= len(counting.history) - 4
+
+
 @pytest.mark.slow
 def test_exports_and_imports_killed_at_twenty_random_moments_end_right(bench: Workbench, tmp_path: Path) -> None:
     size = 64 * MIB + 5

@@ -15,7 +15,7 @@ from manifests.envelope import Kind
 from manifests.manifest import encode_record
 from manifests.names import manifest_key
 from pipeline.catalogue import forget
-from pipeline.errors import SessionFenced, SessionHeld, StoreUnavailable
+from pipeline.errors import CorruptObject, SessionFenced, SessionHeld, StoreUnavailable
 from pipeline.progress import Counters
 from pipeline.repository import Repository
 from pipeline.store.base import Bytes, ObjectInfo
@@ -83,6 +83,16 @@ def test_a_second_export_is_refused_and_told_who_holds_the_machine(bench: Workbe
     bench.export(source)
 
 
+def test_a_session_that_this_very_process_gave_up_does_not_stand_in_its_way(bench: Workbench, source: Path) -> None:
+    """The store was away, so that not even the end could be written; a process that lives on tries again."""
+    faulty = FaultyStore(bench.store, [Rule(Fail(StoreUnavailable("down")), verb="put", key=startswith("packs/"))])
+    with pytest.raises(StoreUnavailable):
+        bench.through(faulty).export(source)
+    assert not [info.key for info in bench.store.list("sessions/") if info.key.endswith("/ended")]
+    bench.export(source)
+    bench.verified()
+
+
 def test_exports_of_two_machines_do_not_disturb_each_other(bench: Workbench, source: Path) -> None:
     done: list[bool] = []
 
@@ -141,7 +151,9 @@ def test_another_container_of_this_host_is_not_judged_by_its_process_number(
 ) -> None:
     real = os.readlink
     with monkeypatch.context() as patch:
-        patch.setattr(os, "readlink", lambda path, **more: "pid:[1]" if path == "/proc/self/ns/pid" else real(path))
+        patch.setattr(
+            os, "readlink", lambda path, **more: "pid:[1]" if str(path) == "/proc/self/ns/pid" else real(path)
+        )
         begin(bench)
     with pytest.raises(SessionHeld):
         bench.export(source)
@@ -241,3 +253,55 @@ def test_a_store_that_fails_before_a_session_begins_leaves_nothing(bench: Workbe
     with pytest.raises(StoreUnavailable):
         bench.through(FaultyStore(bench.store, [Rule(Fail(StoreUnavailable("down")))])).export(source)
     assert list(bench.store.list("")) == before
+
+
+def test_a_process_takes_over_the_session_it_left_when_the_store_went_away(bench: Workbench, source: Path) -> None:
+    for fault, part in (
+        (Fail(StoreUnavailable("gone")), "/session"),
+        (LoseAnswer(), "/session"),
+        (Fail(StoreUnavailable("gone")), "packs/"),
+        (Fail(StoreUnavailable("gone")), "pages/"),
+    ):
+        rule = Rule(fault, verb="put", key=lambda key, part=part: part in key)  # type: ignore[misc]
+        with pytest.raises(StoreUnavailable):
+            bench.through(FaultyStore(bench.store, [rule])).export(source)
+    assert bench.export(source).resumed
+    bench.verified()
+
+
+def test_a_session_that_another_thread_of_this_process_holds_is_not_taken_over(bench: Workbench, source: Path) -> None:
+    held, _ = Session.begin(bench.repository, "vm", 1, parent=None, bases=[], disks=[], tool="test")
+    with pytest.raises(SessionHeld):
+        bench.export(source)
+    held.abandon()
+    assert bench.export(source).resumed
+
+
+@pytest.mark.parametrize("how", ["damaged", "replaced", "void"])
+@pytest.mark.parametrize("what", ["vm", "golden"])
+def test_a_root_that_is_not_the_announced_one_is_refused(bench: Workbench, source: Path, how: str, what: str) -> None:
+    bench.export(source)
+    bench.export(source, machine="golden")
+    point = bench.point(machine=what)
+    key = manifest_key(what, 1)
+    kept = bytes(bench.store.get(key))
+    other = {
+        "damaged": kept[:-40] + bytes([kept[-40] ^ 1]) + kept[-39:],
+        "replaced": point.manifest.model_copy(update={"tool": "somebody"}).encode(bench.repository.id),
+        "void": encode_record(Kind.VOID, {"reason": "", "time": "", "by": ""}, repository=bench.repository.id, key=key),
+    }[how]
+
+    class Replacing(Layer):
+        def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
+            self.inner.put(key, data, create=create)
+            if key.endswith("/session"):
+                bench.store.put(manifest_key(what, 1), other)
+
+    replacing = bench.through(Replacing(bench.store))
+    with pytest.raises(CorruptObject, match=key) as caught:
+        replacing.export(source, bases=(bench.point(machine="golden"),))
+    assert caught.value.remedy
+    assert [info.key for info in bench.store.list("manifests/vm/")] == [manifest_key("vm", 1)]
+    bench.store.put(key, kept)
+    assert bench.export(source).sequence == 2
+    bench.verified()

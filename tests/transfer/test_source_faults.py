@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from nbd.tools import loop, needs_root, run
 
 from manifests.entry import FLAG_UNREADABLE, PackTable
 from pipeline.errors import FailbackError, SourceChanged, Unreadable
@@ -15,7 +16,7 @@ from pipeline.exporters.base import Extent
 from pipeline.progress import Counters
 from pipeline.store.directory import DirectoryStore
 from pipeline.store.fault import FaultyStore, Kill, Rule, startswith
-from pipeline.transfer.export import ChangedBlocks
+from pipeline.transfer.export_request import ChangedBlocks
 from pipeline.transfer.index_reader import IndexReader
 from transfer.killing import in_child
 from transfer.support import CHUNK, MIB, FakeDisk, Workbench, make_disk, noise, poke
@@ -153,8 +154,13 @@ def test_an_error_of_the_medium_is_found_to_the_sector(
     assert bench.restored().read_bytes() == content([(CHUNK + 512, 512)])
 
 
+@pytest.mark.parametrize("keep_going", [False, True], ids=["", "keep going"])
+@pytest.mark.parametrize("full", [True, False], ids=["full", "incremental"])
 @pytest.mark.parametrize("change", ["grows", "shrinks", "is written"])
-def test_a_disk_that_changes_while_it_is_read_gives_no_point(bench: Workbench, tmp_path: Path, change: str) -> None:
+def test_a_disk_that_changes_while_it_is_read_gives_no_point(
+    bench: Workbench, tmp_path: Path, change: str, full: bool, keep_going: bool
+) -> None:
+    """What lies behind a new end is no bad sector either."""
     source = make_disk(tmp_path / "source", 20 * MIB, {i * MIB: noise(MIB, i) for i in range(0, 20, 2)})
     bench.export(source)
     done: list[int] = []
@@ -168,12 +174,50 @@ def test_a_disk_that_changes_while_it_is_read_gives_no_point(bench: Workbench, t
                 os.truncate(source, 21 * MIB if change == "grows" else MIB)
 
     with pytest.raises(SourceChanged) as caught:
-        bench.export(source, full=True, watch=meanwhile)
+        bench.export(source, full=full, keep_going=keep_going, watch=meanwhile)
     assert str(source) in caught.value.message
     assert caught.value.remedy
     assert bench.point().manifest.sequence == 1
     bench.export(source)
     bench.verified()
+
+
+@needs_root
+@pytest.mark.parametrize("size", [10 * MIB, 30 * MIB], ids=["shrinks", "grows"])
+def test_a_device_that_is_resized_while_it_is_read_gives_no_point(bench: Workbench, tmp_path: Path, size: int) -> None:
+    backing = make_disk(tmp_path / "backing", 20 * MIB, {i * MIB: noise(MIB, i) for i in range(0, 20, 2)})
+    with loop(backing) as device:
+        done: list[int] = []
+
+        def meanwhile(_counters: Counters) -> None:
+            if not done:
+                done.append(1)
+                os.truncate(backing, size)
+                run("losetup", "--set-capacity", device)
+
+        with pytest.raises(SourceChanged) as caught:
+            bench.export(Path(device), keep_going=True, watch=meanwhile)
+        assert device in caught.value.message
+        assert caught.value.remedy
+        assert not list(bench.store.list("manifests/"))
+        bench.export(Path(device))
+        bench.verified()
+        assert bench.disk().size == size
+
+
+def test_of_two_disks_the_first_may_not_change_while_the_second_is_read(bench: Workbench, tmp_path: Path) -> None:
+    disks = [make_disk(tmp_path / f"source{i}", 2 * MIB, {0: noise(MIB, i)}) for i in range(2)]
+    done: list[int] = []
+
+    def meanwhile(counters: Counters) -> None:
+        if counters.disk == "disk1" and not done:
+            done.append(1)
+            poke(disks[0], MIB, b"late")
+
+    with pytest.raises(SourceChanged, match="source0"):
+        bench.export(*disks, watch=meanwhile)
+    assert done
+    assert not list(bench.store.list("manifests/"))
 
 
 def test_a_source_that_lies_about_its_holes_is_not_believed_beyond_its_size(bench: Workbench) -> None:

@@ -1,0 +1,31 @@
+"""Commit: a recovery point exists from the moment its manifest's key does (FORMAT.md, section 8)."""
+
+from __future__ import annotations
+
+from manifests.manifest import Manifest
+from manifests.names import manifest_key
+from pipeline.errors import AlreadyExists, NotFound, SessionFenced
+from pipeline.repository import Repository
+
+
+def commit(repository: Repository, manifest: Manifest) -> None:
+    """Create the manifest's key. Raises SessionFenced when somebody else's record is there."""
+    key = manifest_key(manifest.machine.name, manifest.sequence)
+    data = manifest.encode(repository.id)
+    try:
+        if not repository.conditional_put and repository.store.head(key) is not None:
+            raise AlreadyExists(key)
+        repository.store.put(key, data, create=repository.conditional_put)
+        if repository.conditional_put:
+            return
+    except AlreadyExists:
+        pass
+    try:
+        there = bytes(repository.store.get(key))
+    except NotFound:
+        there = b""
+    if there != data:
+        raise SessionFenced(
+            f"{manifest.label} was taken by another writer or fenced while this export ran",
+            remedy="nothing was committed; run the same command again",
+        )
