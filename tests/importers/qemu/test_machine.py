@@ -34,7 +34,7 @@ def idle(tmp_path: Path) -> Bench:
 
 
 def process_of(bench: Bench) -> int:
-    with running(bench.folder, bench.marker) as process:
+    with running(bench.folder, str(bench.marker)) as process:
         assert process is not None
         return process.number
 
