@@ -19,6 +19,8 @@ class Alive:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._paused: float | None = None
+        self.remark = ""
+        """What the platform said last of a machine that is on."""
 
     def look(self, now: float) -> str:
         """Empty, or why there is no more to be checked. A platform that cannot be asked now says nothing."""
@@ -34,6 +36,7 @@ class Alive:
             return f"the guest panicked: {panic[1].strip()}"
         if seen.power != "paused":
             self._paused = None
+            self.remark = seen.reason
             return ""
         self._paused = now if self._paused is None else self._paused
         if "panic" in seen.reason.lower() or now - self._paused >= PAUSE_SECONDS:

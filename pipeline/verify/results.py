@@ -36,6 +36,8 @@ class Results:
     seconds: float
     ended: str = ""
     """Why the checks ended before all were through: the machine went off, the deadline passed. Empty: they did not."""
+    remark: str = ""
+    """What the platform said last of a machine that was on and yet not well, such as one that keeps resetting."""
 
     @property
     def verified(self) -> bool:
@@ -53,7 +55,8 @@ class Results:
         required = [check for check in self.checks if check.level == "required"]
         wrong = [check for check in required if check.status not in ("passed", "not applicable")]
         if wrong:
-            return "; ".join(f"{check.name}: {check.status}" for check in wrong)
+            said = [f"{check.name}: {check.status}" for check in wrong]
+            return "; ".join([*said, f"the machine: {self.remark}"] if self.remark else said)
         if not self.checks:
             return "nothing was checked"
         if not any(check.status == "passed" for check in required or self.checks):
@@ -70,6 +73,7 @@ class Results:
             "verified": self.verified,
             "why": self.why,
             "ended": self.ended,
+            "remark": self.remark,
             "seconds": round(self.seconds, 3),
             "checks": [
                 {

@@ -218,7 +218,7 @@ def run_checks(
     finally:
         run.cancel()
     results = tuple(task.result for task in run.tasks.values() if task.result is not None)
-    return Results(subject.machine.name, results, clock.now() - started, ended)
+    return Results(subject.machine.name, results, clock.now() - started, ended, alive.remark)
 
 
 def _look(hook: Hook[Any], subject: Subject, attempt: Attempt, inbox: queue.Queue[_Answer]) -> None:
