@@ -34,11 +34,11 @@ class Process:
 
     def wait(self, seconds: float, check: Callable[[], None] = lambda: None) -> bool:
         """Whether it ended within that time. `check` is called several times a second."""
-        end = time.monotonic() + seconds
+        end, poll = time.monotonic() + seconds, select.poll()
+        poll.register(self._descriptor, select.POLLIN)
         while True:
             left = max(end - time.monotonic(), 0)
-            ready, _, _ = select.select([self._descriptor], [], [], min(left, _STEP))
-            if ready:
+            if poll.poll(min(left, _STEP) * 1000):
                 with suppress(ChildProcessError):
                     os.waitpid(self.number, os.WNOHANG)
                 return True
