@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import get_args
 
 from manifests.errors import FailbackError
-from scripts.guest.build import build_guest
-from scripts.guest.recipe import MIB, Firmware, Mode, Role
+from scripts.guest.build import GuestDisks, make_guest
+from scripts.guest.recipe import MIB, Firmware, Mode, Recipe, Role
 
 
 def main() -> int:
@@ -21,6 +20,9 @@ def main() -> int:
     except FailbackError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -32,20 +34,8 @@ def _build(arguments: argparse.Namespace) -> None:
         roles.append("data")
         places.append(arguments.data)
     key = arguments.key or out.with_suffix(".key")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".guest-") as folder:
-        guest = build_guest(
-            Path(folder),
-            firmware=arguments.firmware,
-            disks=roles,
-            mode=arguments.mode,
-            name=arguments.name,
-            size=arguments.size * MIB,
-        )
-        for disk, place in zip(guest.disks, places, strict=True):
-            disk.replace(place)
-        guest.ssh_key.replace(key)
-        guest.ssh_host_key.replace(f"{key}.host")
+    recipe = Recipe(arguments.firmware, tuple(roles), arguments.mode, arguments.name, arguments.size * MIB)
+    make_guest(GuestDisks(recipe, tuple(places), ssh_key=key, ssh_host_key=Path(f"{key}.host")))
     for role, place in zip(roles, places, strict=True):
         print(f"{role:7} {place}")
     print(f"{'key':7} {key} (SSH as root; {key}.host is what the guest shows)")

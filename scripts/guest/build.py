@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import UsageError
 from scripts.guest.cache import Cache, default_folder, digest
 from scripts.guest.command import run
 from scripts.guest.filesystems import make_ext4, make_fat
@@ -53,15 +54,28 @@ def build_guest(
     GuestError.
     """
     recipe = Recipe(firmware, tuple(disks), mode, name, size)
+    guest = GuestDisks(
+        recipe,
+        disks=tuple(folder / f"{role}.raw" for role in recipe.disks),
+        ssh_key=folder / "ssh-key",
+        ssh_host_key=folder / "ssh-host-key",
+    )
+    make_guest(guest, cache=cache)
+    return guest
+
+
+def make_guest(guest: GuestDisks, *, cache: Path | None = None) -> None:
+    """Make what `guest` says, in the places that it names; see build_guest."""
+    places = (*guest.disks, guest.ssh_key, guest.ssh_host_key)
+    if len({place.absolute() for place in places}) < len(places):
+        raise UsageError("a guest's disks and keys can't share a file", remedy="name another file for each")
     store = Cache(cache or default_folder())
     with store.locked():
         parts = make_parts(store)
-        made = store.entry(digest(parts.digest, recipe), lambda place: _make(place, recipe, parts))
-        folder.mkdir(parents=True, exist_ok=True)
-        for source in (*(made / f"{role}.raw" for role in recipe.disks), parts.user_key, parts.host_key):
-            _copy(source, folder / source.name.replace("user-key", "ssh-key").replace("host-key", "ssh-host-key"))
-    paths = tuple(folder / f"{role}.raw" for role in recipe.disks)
-    return GuestDisks(recipe, paths, folder / "ssh-key", folder / "ssh-host-key")
+        made = store.entry(digest(parts.digest, guest.recipe), lambda place: _make(place, guest.recipe, parts))
+        sources = (*(made / f"{role}.raw" for role in guest.recipe.disks), parts.user_key, parts.host_key)
+        for source, place in zip(sources, places, strict=True):
+            _copy(source, place)
 
 
 def _make(place: Path, recipe: Recipe, parts: Parts) -> None:
@@ -102,6 +116,8 @@ _FILL = {"loader": _fill_loader, "root": _fill_root, "data": _fill_data}
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Replace `target` by a copy; holes stay holes."""
-    target.unlink(missing_ok=True)
-    run("cp", "--sparse=always", "--reflink=auto", "--preserve=mode", source, target)
+    """Replace `target` by a copy, whole or not at all; holes stay holes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    run("cp", "--sparse=always", "--reflink=auto", "--preserve=mode", source, partial)
+    partial.replace(target)

@@ -78,9 +78,11 @@ def _show(names: Iterable[str]) -> Iterator[Package]:
     """What the package lists say; unknown names are left out."""
     try:
         text = run("apt-cache", "show", "--no-all-versions", *sorted(names))
-    except GuestError:
+    except GuestError as error:
         # It fails as a whole when no name at all is known.
-        return
+        if "No packages found" in error.message:
+            return
+        raise
     for record in text.strip().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in record.splitlines() if ": " in line and not line.startswith(" "))
         needs = f"{fields.get('Depends', '')},{fields.get('Pre-Depends', '')}".split(",")

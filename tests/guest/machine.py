@@ -39,7 +39,10 @@ BUSES: dict[str, list[str]] = {
         "scsi-hd,bus=h{order}.0,drive={drive},wwn=0x5000c5000000000{order},bootindex={order}",
     ],
 }
-"""QEMU's arguments for one disk on each bus, on machine type q35 (its SATA controller is `ide`)."""
+"""QEMU's arguments for one disk on each bus, on machine type q35 (its SATA controller is `ide`).
+
+Linux' mptsas attaches no disk whose SAS address is 0, and QEMU takes the disk's WWN for it.
+"""
 
 
 @dataclass

@@ -80,21 +80,50 @@ def test_a_uefi_guest_finds_its_root_behind_a_loader_disk(build: Build, tmp_path
     run_tool("e2fsck", "-fn", f"{guest.disks[2]}?offset={1 << 20}")
 
 
-def test_a_torn_journal_and_disks_of_two_moments_are_said(build: Build, tmp_path: Path) -> None:
+def records(*chains: int) -> str:
+    """A journal with these chains; each record was written as the machine started."""
+    return "".join(f"{number:010d} {0:013.2f} {chain:010d} {'.' * 27}\n" for number, chain in enumerate(chains, 1))
+
+
+def chained(count: int) -> list[int]:
+    """The chains of that many records, all right."""
+    found = [0]
+    for number in range(1, count + 1):
+        found.append((found[-1] * 69069 + number) % (1 << 32))
+    return found[1:]
+
+
+def replace_journal(disk: Path, offset: int, path: str, content: bytes, folder: Path) -> None:
+    """Put a journal into an ext4 that is not mounted."""
+    (folder / "journal").write_bytes(content)
+    place = f"{disk}?offset={offset}"
+    run_tool("debugfs", "-w", "-R", f"rm {path}", place)
+    run_tool("debugfs", "-w", "-R", f"write {folder / 'journal'} {path}", place)
+    run_tool("e2fsck", "-fn", place)
+
+
+@pytest.mark.parametrize(
+    ("root", "data", "said"),
+    [
+        # A record that was being written when the power went: room was made for it, and nothing else.
+        (records(*chained(3)).encode() + bytes(64), records(*chained(2)).encode() + b"000", "3 records, intact"),
+        # Right in number and length, but not what follows the record before.
+        (records(1, 7, 9).encode(), b"", "torn at record 2"),
+        (records(*chained(3)).encode(), records(*chained(1)).encode(), "3 records; the data disk is not of the same"),
+        (records(*chained(3)).encode(), records(*chained(4)).encode(), "3 records; the data disk is not of the same"),
+    ],
+    ids=["cut", "torn", "data is older", "data is newer"],
+)
+def test_the_journal_tells_a_power_cut_from_damage(
+    build: Build, tmp_path: Path, root: bytes, data: bytes, said: str
+) -> None:
     guest = build(disks=("system", "data"))
-    root, journal = f"{guest.disks[0]}?offset={49 << 20}", tmp_path / "journal"
-    # Right in number and length, but its chain is not that of the record before.
-    journal.write_text(f"{1:010d} {1.5:013.2f} {7:010d} {'.' * 27}\n")
-    run_tool("debugfs", "-w", "-R", f"write {journal} /var/lib/failback-guest/journal", root)
+    replace_journal(guest.disks[0], 49 << 20, "/var/lib/failback-guest/journal", root, tmp_path)
+    replace_journal(guest.disks[1], 1 << 20, "/journal", data, tmp_path)
     with run(guest, tmp_path, ["virtio-blk", "virtio-blk"]) as machine:
-        machine.wait_for("failback-guest: journal: torn at record 1")
+        machine.wait_for(f"failback-guest: journal: {said}")
         machine.wait_for("failback-guest ready: guest boot 1")
-        assert machine.page()["journal at boot"].startswith("torn at record 1")
-    journal.write_text("".join(f"{n:010d} {0:013.2f} {c:010d} {'.' * 27}\n" for n, c in [(1, 1), (2, 69071)]))
-    run_tool("debugfs", "-w", "-R", "rm /var/lib/failback-guest/journal", root)
-    run_tool("debugfs", "-w", "-R", f"write {journal} /var/lib/failback-guest/journal", root)
-    with run(guest, tmp_path, ["virtio-blk", "virtio-blk"]) as machine:
-        machine.wait_for("failback-guest: journal: 2 records, intact; the data disk is not of the same moment")
+        assert machine.page()["journal at boot"].startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import zstandard
 
 from pipeline.errors import UsageError
 from scripts.guest import GuestDisks, GuestError
+from scripts.guest.build import make_guest
 from scripts.guest.command import run
 from scripts.guest.filesystems import make_ext4, make_fat
 from scripts.guest.kernel import Kernel, with_needed
@@ -171,6 +172,13 @@ def test_a_recipe_that_makes_no_guest_is_refused(arguments: dict[str, Any], said
     with pytest.raises(UsageError) as caught:
         Recipe(**arguments)
     assert said in str(caught.value)
+
+
+def test_two_disks_cannot_share_a_file(tmp_path: Path) -> None:
+    recipe = Recipe(disks=("system", "data"))
+    disk = tmp_path / "disk.raw"
+    with pytest.raises(UsageError, match="can't share a file"):
+        make_guest(GuestDisks(recipe, (disk, disk), ssh_key=tmp_path / "key", ssh_host_key=tmp_path / "host"))
 
 
 def test_a_package_that_is_not_known_is_named() -> None:
