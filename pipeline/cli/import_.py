@@ -18,6 +18,8 @@ from pipeline.cli.units import size
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pipeline.catalogue import Point
     from pipeline.cli.progress import Meter
     from pipeline.home.arrival import Arrival, Verify
@@ -105,6 +107,7 @@ def import_(
     with shown(invocation.output) as meter:
         ground = ground_of(invocation, mapped, watch=meter, out=out, seeds=tuple(seed or ()))
         found = resolve(ground.repository, name)
+        _check_numbers(disks, found)
         wanted = resolve_mapping(mapped, found.manifest, to)
         with open_site(ground, to, found.manifest.machine.name, "import") as site:
             _check_machines(site, asked=switched_on or rehearse)
@@ -182,6 +185,15 @@ def _check_machines(site: Site, *, asked: bool) -> None:
         raise UsageError(
             f"--to {site.target} makes disks, no machines: there is nothing to switch on",
             remedy="name a target that has machines, such as --to qemu",
+        )
+
+
+def _check_numbers(given: Iterable[int], point: Point) -> None:
+    numbers = {disk.number for disk in point.manifest.disks}
+    if unknown := sorted(set(given) - numbers):
+        raise UsageError(
+            f"{point.manifest.label} has no disk {unknown[0]}",
+            remedy=f"it has {len(numbers)} disk(s): {', '.join(map(str, sorted(numbers)))}",
         )
 
 

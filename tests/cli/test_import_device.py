@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,10 +125,10 @@ def test_7_mounted(exported: Path, backing: Path, tmp_path: Path, options: tuple
     run("fsck.ext4", "-fn", backing)
 
 
-def test_7_a_device_that_is_gone(exported: Path, backing: Path, failback: Run) -> None:
-    with loop(backing) as device:
-        pass
-    refused(failback, backing, f"0={device}:size={SIZE}", 7, device)
+def test_7_a_device_that_is_gone(exported: Path, backing: Path, tmp_path: Path, failback: Run) -> None:
+    device = tmp_path / "gone"
+    os.mknod(device, stat.S_IFBLK | 0o600, os.makedev(7, 250))  # a number that no other test's device gets
+    refused(failback, backing, f"0={device}:size={SIZE}", 7, str(device))
 
 
 def test_2_a_device_named_once(exported: Path, device: str, backing: Path, failback: Run) -> None:
