@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -112,15 +113,16 @@ class DiskRestore:
             return Restored("unchanged", plan.reason, "proved before, and nobody wrote since", self.counters)
         if plan.mode == "refresh":
             try:
-                proof = self._refresh(plan)
+                assert plan.copy is not None
+                with closing(plan.copy):
+                    proof = self._refresh(plan)
                 return self._finish(plan, proof)
             except StaleCopy as error:
-                if plan.copy is not None:
-                    plan.copy.close()
                 plan = _Plan("hashed", f"what was known of the stage is damaged ({error})")
                 self._announce(plan)
         try:
-            proof = self._whole(plan)
+            with closing(IndexFile.create(self.stage.copy, self.disk.positions, self._packs)) as copy:
+                proof = self._whole(plan, copy)
         except VerifyError:
             # What is noted as written did not stay: nothing that is known of the target may be built on.
             self._announce(_Plan("hashed", ""))
@@ -183,9 +185,8 @@ class DiskRestore:
 
     # -- the whole disk --------------------------------------------------------------------------------------------
 
-    def _whole(self, plan: _Plan) -> str:
+    def _whole(self, plan: _Plan, copy: IndexFile) -> str:
         disk = self.disk
-        copy = IndexFile.create(self.stage.copy, disk.positions, self._packs)
         done = Done(self.stage.folder / "done", disk.positions, keep=plan.keep_done)
         self._known_zero = self.writer.fresh or plan.keep_done
         reader = IndexReader(self.repository, disk, self._packs)
@@ -214,7 +215,6 @@ class DiskRestore:
         self.writer.flush()
         self._prove_whole(copy)
         copy.commit(head_of(self.repository, self.point.manifest, disk, len(copy.packs)))
-        copy.close()
         return "every chunk was read back from the target"
 
     def _clear(self, first: int, end: int, stored: Positions) -> None:
@@ -319,7 +319,6 @@ class DiskRestore:
         if copy.digest(size=disk.size, chunk_size=disk.chunk_size) != disk.digest:
             raise StaleCopy("the differences do not lead to the digest of the point")
         copy.commit(head_of(self.repository, self.point.manifest, disk, len(copy.packs)))
-        copy.close()
         return "what was written was read back and joined to the tree that was proved at staging"
 
     def _prove_written(self, hasher: Hasher, spans: list[Block]) -> None:
