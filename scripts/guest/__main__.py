@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from manifests.errors import FailbackError
+from scripts.guest import takeover
 from scripts.guest.build import GuestDisks, make_guest
 from scripts.guest.recipe import MIB, Firmware, Mode, Recipe, Role
 
@@ -16,7 +17,7 @@ def main() -> int:
     """Run one command; returns its exit code."""
     arguments = _parser().parse_args()
     try:
-        _build(arguments)
+        arguments.function(arguments)
     except FailbackError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -43,7 +44,7 @@ def _build(arguments: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.guest", description="Make disks of a small machine that boots."
+        prog="python -m scripts.guest", description="A small machine that boots: make its disks, run it."
     )
     commands = parser.add_subparsers(required=True)
     build = commands.add_parser("build", help="make a machine's disks")
@@ -55,6 +56,24 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--mode", choices=get_args(Mode), default="normal", help="how it behaves (%(default)s)")
     build.add_argument("--size", type=int, default=512, metavar="MIB", help="of each disk (%(default)s)")
     build.add_argument("--key", type=Path, metavar="FILE", help="private SSH key (OUT.key)")
+    build.set_defaults(function=_build)
+
+    folder = argparse.ArgumentParser(add_help=False)
+    folder.add_argument("folder", type=Path, metavar="FOLDER", help="of the running machine")
+    starting = commands.add_parser(
+        "start", parents=[folder], help="boot a disk (BIOS) and wait until its services are up"
+    )
+    starting.add_argument("disk", type=Path, metavar="DISK.raw")
+    starting.set_defaults(function=lambda a: takeover.start(a.folder, a.disk, ready="failback-guest ready"))
+    telling = commands.add_parser("tell", parents=[folder], help="run a shell command in the guest")
+    telling.add_argument("command")
+    telling.set_defaults(function=lambda a: print(takeover.tell(a.folder, a.command), end=""))
+    taking = commands.add_parser(
+        "moment", parents=[folder], help="print the file of the disk as it is at a consistent moment"
+    )
+    taking.set_defaults(function=lambda a: print(takeover.moment(a.folder)))
+    stopping = commands.add_parser("stop", parents=[folder], help="press the power button and wait")
+    stopping.set_defaults(function=lambda a: takeover.stop(a.folder))
     return parser
 
 
