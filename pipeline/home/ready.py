@@ -14,7 +14,10 @@ from pipeline.wanted import Wanted
 
 def findings(site: Site, point: Point, wanted: Wanted, intent: Intent) -> list[Finding]:
     """All findings. Changes nothing."""
-    found = [*wanted.findings, *_by_abilities(site, point, intent)]
+    mapped = wanted.findings
+    if not site.abilities.machines:
+        mapped = tuple(f for f in mapped if f.subject.startswith("disk "))  # the others are about a machine
+    found = [*mapped, *_by_abilities(site, point, intent)]
     return [*found, *site.importer.preflight(point, wanted, intent)]
 
 
