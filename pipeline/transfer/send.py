@@ -181,6 +181,9 @@ class Sender:
         if self._outlet.journals and any(len(p) for p, _ in self._unjournaled):
             positions = np.concatenate([p for p, _ in self._unjournaled])
             rows = np.concatenate([r for _, r in self._unjournaled])
+            # After `go_on` positions begin anew; none comes twice.
+            order = np.argsort(positions)
+            positions, rows = positions[order], rows[order]
             for at in range(0, len(positions), 1 << 14):
                 self._outlet.journal(
                     positions[at : at + (1 << 14)], rows[at : at + (1 << 14)], self._packs, self.stored

@@ -19,7 +19,8 @@ from pipeline.transfer.index_copy import changed_only, copy_folder
 from pipeline.transfer.index_file import IndexFile
 from pipeline.transfer.index_reader import IndexReader, differences
 from pipeline.transfer.pack_lists import packs_of
-from pipeline.transfer.session import read_journal
+from pipeline.transfer.send import Entries, Sender
+from pipeline.transfer.session import Stopwatch, read_journal
 from transfer.killing import in_child
 from transfer.support import CHUNK, FakeDisk, Workbench, make_disk, noise, poke, same
 
@@ -66,6 +67,25 @@ def sparse_disk(bench: Workbench, tmp_path: Path) -> tuple[Path, ChangedBlocks, 
     bench.export(source)
     pack = bench.index()[0][1]
     return source, rewrite(source, list(range(4, PACK)), "second"), pack
+
+
+def test_a_journal_that_becomes_due_on_the_way_takes_changed_and_moved_chunks(
+    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _changes, _pack = sparse_disk(bench, tmp_path)
+    moving = False
+    go_on = Sender.go_on
+
+    def noticed(sender: Sender, index: Entries) -> None:
+        nonlocal moving
+        moving = True
+        go_on(sender, index)
+
+    monkeypatch.setattr(Sender, "go_on", noticed)
+    monkeypatch.setattr(Stopwatch, "due", lambda stopwatch, count: moving)
+    assert bench.export(source).disks[0].counters.resent
+    assert moving
+    restored_equals(bench, source)
 
 
 @pytest.mark.parametrize("how", ["scan", "changes"])
