@@ -109,8 +109,16 @@ def replace_journal(disk: Path, offset: int, path: str, content: bytes, folder: 
         (records(*chained(200)).encode() + bytes(64), records(*chained(199)).encode() + b"000", "200 records, intact"),
         # Right in number and length, but not what follows the record before.
         (records(1, 7, 9).encode(), b"", "torn at record 2"),
-        (records(*chained(200)).encode(), records(*chained(150)).encode(), "200 records; the data disk is not of the same"),
-        (records(*chained(200)).encode(), records(*chained(201)).encode(), "200 records; the data disk is not of the same"),
+        (
+            records(*chained(200)).encode(),
+            records(*chained(150)).encode(),
+            "200 records; the data disk is not of the same",
+        ),
+        (
+            records(*chained(200)).encode(),
+            records(*chained(201)).encode(),
+            "200 records; the data disk is not of the same",
+        ),
     ],
     ids=["cut", "torn", "data is older", "data is newer"],
 )
