@@ -234,11 +234,11 @@ def _credentials(profile: str) -> Finding:
     try:
         found = find_credentials(profile)
         if found.provider is None:
-            return Finding("credentials", "ok", "from the environment")
+            return Finding("S3 keys", "ok", "from the environment")
         found.provider()
     except FailbackError as error:
-        return Finding("credentials", "bad", error.message, error.remedy)
-    return Finding("credentials", "ok", f"from profile {profile}" if profile else "from boto3's credential chain")
+        return Finding("S3 keys", "bad", error.message, error.remedy)
+    return Finding("S3 keys", "ok", f"from profile {profile}" if profile else "from boto3's credential chain")
 
 
 def _contents(store: Store) -> Iterator[Finding]:
