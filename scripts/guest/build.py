@@ -84,6 +84,7 @@ def _make(place: Path, recipe: Recipe, parts: Parts) -> None:
         for partition in make_disk(disk, recipe, _USES[role]):
             with tempfile.TemporaryDirectory(dir=place) as scratch:
                 _FILL[partition.use](disk, partition, recipe, parts, Path(scratch))
+        run("fallocate", "--dig-holes", disk)
 
 
 def _fill_loader(disk: Path, partition: Partition, recipe: Recipe, parts: Parts, scratch: Path) -> None:

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _KEEP_SECONDS = 30 * 24 * 3600
-"""An entry that nobody used for so long is removed."""
+"""What nobody used for so long is removed."""
+_KEEP_BYTES = 2 << 30
+"""Of what was made, what was used last is kept up to this size: each change of the recipe makes all of it anew."""
 
 
 class Cache:
@@ -29,11 +31,11 @@ class Cache:
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for path in self.folder.glob("partial-*"):
+            for path in (*self.folder.glob("partial-*"), *self.packages.glob("partial-*")):
                 shutil.rmtree(path)
+            yield
             self._forget(self.folder.glob("made-*"))
             self._forget(self.packages.glob("*.deb"))
-            yield
 
     def entry(self, digest: str, make: Callable[[Path], None]) -> Path:
         """The entry with this digest; `make` fills its folder when there is none. Call it while locked."""
@@ -49,8 +51,10 @@ class Cache:
         return place
 
     def _forget(self, paths: Iterable[Path]) -> None:
-        for path in paths:
-            if time.time() - path.stat().st_mtime < _KEEP_SECONDS:
+        left = _KEEP_BYTES
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+            left -= sum(file.lstat().st_blocks * 512 for file in (path, *path.rglob("*")))
+            if left > 0 and time.time() - path.stat().st_mtime < _KEEP_SECONDS:
                 continue
             if path.is_dir():
                 shutil.rmtree(path)

@@ -51,12 +51,12 @@ def resolve(names: Iterable[str], *, sections: Container[str]) -> list[Package]:
 
 
 def fetch(packages: Iterable[Package], folder: Path) -> list[Path]:
-    """The files of the packages in `folder`; what is not there yet is downloaded, and appears whole or not at all."""
+    """The files of the packages in `folder`, marked as used; what is not there is downloaded, and appears whole."""
     packages = list(packages)
     folder.mkdir(parents=True, exist_ok=True)
     missing = [package for package in packages if not (folder / package.file).exists()]
     if missing:
-        with tempfile.TemporaryDirectory(dir=folder) as download:
+        with tempfile.TemporaryDirectory(prefix="partial-", dir=folder) as download:
             wanted = [f"{package.name}={package.version}" for package in missing]
             # Root's downloads would go through a user that can't write here; other users are not concerned.
             options = ["-qq", "-o", "APT::Sandbox::User=root"]
@@ -64,7 +64,10 @@ def fetch(packages: Iterable[Package], folder: Path) -> list[Path]:
             for package in missing:
                 (file,) = Path(download).glob(f"{package.name}_*.deb")
                 file.rename(folder / package.file)
-    return [folder / package.file for package in packages]
+    files = [folder / package.file for package in packages]
+    for file in files:
+        file.touch()
+    return files
 
 
 def unpack(files: Iterable[Path], tree: Path) -> Path:

@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import zstandard
 from pipeline.errors import UsageError
 from scripts.guest import GuestDisks, GuestError
 from scripts.guest.build import make_guest
+from scripts.guest.cache import Cache
 from scripts.guest.command import run
 from scripts.guest.filesystems import make_ext4, make_fat
 from scripts.guest.kernel import Kernel, with_needed
@@ -119,10 +121,30 @@ def test_a_disk_takes_little_room(build: Build) -> None:
 
 
 def test_what_a_killed_builder_left_is_removed(build: Build, cache: Path) -> None:
-    (cache / "partial-killed").mkdir(parents=True)
-    (cache / "partial-killed" / "file").write_bytes(b"x")
+    for folder in (cache / "partial-killed", cache / "packages" / "partial-killed"):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"x")
     build()
-    assert not list(cache.glob("partial-*"))
+    assert not (cache / "partial-killed").exists()
+    assert not (cache / "packages" / "partial-killed").exists()
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.guest.cache._KEEP_BYTES", 3 * MIB)
+    cache = Cache(tmp_path)
+
+    def fill(folder: Path) -> None:
+        (folder / "file").write_bytes(os.urandom(MIB))
+
+    for number, name in enumerate(["old", "used", "new", "newest", "used"]):
+        with cache.locked():
+            # Times of files are coarser than this loop.
+            os.utime(cache.entry(name, fill), (number, time.time() - 100 + number))
+    assert {path.name for path in tmp_path.glob("made-*")} == {"made-newest", "made-used"}
+    os.utime(tmp_path / "made-used", (0, 0))
+    with cache.locked():
+        pass
+    assert {path.name for path in tmp_path.glob("made-*")} == {"made-newest"}
 
 
 @pytest.mark.slow
