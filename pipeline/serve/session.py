@@ -28,6 +28,8 @@ _INLINE = 256 << 10
 """Bytes that are answered by the thread that reads requests, when nothing has to be waited for."""
 _HANDSHAKE_SECONDS = 30
 _SEND_SECONDS = 60
+_AT_ONCE = 8
+"""Requests of one client in the server's threads at a time, half of them: one that takes no answers holds up nobody."""
 _MAX_EXTENTS = 1024
 _ZEROS = memoryview(bytes(1 << 20))
 _FLAGS: dict[int, int] = {
@@ -51,6 +53,7 @@ class Session:
         self._export = export
         self._pool = pool
         self._budget = budget
+        self._turns = threading.BoundedSemaphore(_AT_ONCE)
         self._agreed = Agreed()
         self._sending = threading.Lock()
         self._idle = threading.Condition()
@@ -222,11 +225,19 @@ class Session:
 
     def _submit(self, taken: int, work: Callable[[], None], cookie: int) -> None:
         self._begin()
+        self._turns.acquire()
         try:
-            self._pool.submit(self._guarded, work, cookie, taken)
+            self._pool.submit(self._in_turn, work, cookie, taken)
         except RuntimeError:  # the server ends
+            self._turns.release()
             self._done(taken)
             raise p.NbdLost("the server ends") from None
+
+    def _in_turn(self, work: Callable[[], None], cookie: int, taken: int) -> None:
+        try:
+            self._guarded(work, cookie, taken)
+        finally:
+            self._turns.release()
 
     def _guarded(self, work: Callable[[], None], cookie: int, length: int) -> None:
         """Whatever goes wrong becomes the client's I/O error, and is logged."""
