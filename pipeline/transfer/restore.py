@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from blake3 import blake3
 
 from manifests.entry import ID_SIZE, PackTable, Positions, Rows, ids_of, is_zero
 from manifests.manifest import Disk
@@ -233,7 +232,7 @@ class DiskRestore:
         """Read the target back and compare leaf by leaf. Raises VerifyError."""
         disk = self.disk
         self.writer.drop_cache()
-        hasher = Hasher(self.writer, size=disk.size, chunk_size=disk.chunk_size)
+        hasher = Hasher(self.writer, size=disk.size, chunk_size=disk.chunk_size, chunk_id=self.repository.chunk_id)
         self.counters.phase, self.counters.done = "prove", 0
         bad: list[int] = []
         with ThreadPoolExecutor(self.parallel, "prove") as pool:
@@ -305,7 +304,7 @@ class DiskRestore:
         old = IndexReader(self.repository, plan.old, self._packs)
         new = IndexReader(self.repository, disk, self._packs)
         copy.invalidate()
-        hasher = Hasher(self.writer, size=disk.size, chunk_size=disk.chunk_size)
+        hasher = Hasher(self.writer, size=disk.size, chunk_size=disk.chunk_size, chunk_id=self.repository.chunk_id)
         for positions, rows in changed_only(copy, _readable(differences(old, new))):
             zero = is_zero(rows)
             self._discard_runs(positions[zero])
@@ -358,7 +357,7 @@ class DiskRestore:
         cuts = (np.diff(positions) != 1) | (positions[1:] // step != positions[:-1] // step)
         bounds = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(positions)]
         for seed, seed_size in zip(self._seeds, self._seed_sizes, strict=True):
-            hasher = Hasher(seed, size=seed_size, chunk_size=size)
+            hasher = Hasher(seed, size=seed_size, chunk_size=size, chunk_id=self.repository.chunk_id)
             ahead: deque[tuple[int, int, Future[list[int]]]] = deque()
 
             def take(ahead: deque[tuple[int, int, Future[list[int]]]] = ahead) -> None:
@@ -402,7 +401,7 @@ class DiskRestore:
         hits = []
         for i in np.flatnonzero(wanted).tolist():
             chunk = view[i * size : (i + 1) * size]
-            if blake3(chunk).digest() == ids[i * ID_SIZE : (i + 1) * ID_SIZE]:
+            if self.repository.chunk_id(chunk) == ids[i * ID_SIZE : (i + 1) * ID_SIZE]:
                 hits.append(i)
                 if not in_place:
                     offset = (first + i) * size
