@@ -53,6 +53,11 @@ def export_machine(
     """
     if not sources:
         raise UsageError(f"{machine.name} has no disk to export", remedy="name at least one with --disk")
+    for base in options.bases:
+        if base.generation != repository.sealing.generation:
+            raise UsageError(
+                f"{base.manifest.label} is sealed with older keys than this export would be", remedy="leave it away"
+            )
     started = now()
     known = min(
         (known_sequence(copy_folder(options.state, repository, machine.name, i)) for i in range(len(sources))),
