@@ -10,7 +10,7 @@ from manifests.envelope import Kind, open_by_id, seal_by_id
 from manifests.names import pack_key, page_key
 from manifests.repository import DEFAULT_CHUNK_SIZE, RepositoryDocument
 from pipeline.errors import AlreadyExists, CorruptObject, NewerFormat, NotFound, UsageError
-from pipeline.store.base import Bytes, Store
+from pipeline.store.base import NO_REPOSITORY, Bytes, Store
 
 
 class Repository:
@@ -46,7 +46,7 @@ class Repository:
                 raise _lost(store) from error
             raise UsageError(
                 f"there is no repository at {store.name}",
-                remedy="check the address, or make one with `failback repository init`",
+                remedy=NO_REPOSITORY,
             ) from error
         document = RepositoryDocument.decode(bytes(data))
         unknown = [info.key for info in store.list("features/")]

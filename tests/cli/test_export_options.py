@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,61 @@ def test_amounts_of_memory() -> None:
 def test_network_adapters() -> None:
     found = parse_nic("mac=aa:bb:cc:dd:ee:ff,network=lan,address=10.0.0.5/24,address=fd00::5/64")
     assert found["addresses"] == ["10.0.0.5/24", "fd00::5/64"]
+
+
+def test_a_disk_that_is_not_named_any_more_is_refused_unless_it_is_lost(
+    repository: Path, disk: Path, tmp_path: Path, failback: Run
+) -> None:
+    other = tmp_path / "other.img"
+    other.write_bytes(b"x" * 5000)
+    assert failback("export", "web", "--disk", disk, "--disk", other).code == 0
+    for more in ((), ("--dry-run",), ("--full",), ("--final",)):
+        refused = failback("export", "web", "--disk", disk, *more)
+        assert refused.code == 2
+        assert f"1: {other}" in refused.err
+        assert "--fewer-disks" in refused.err
+    assert [point["sequence"] for point in failback("list", "web", "--json").result["points"]] == [1]
+    assert failback("export", "web", "--disk", disk, "--fewer-disks").code == 0
+    assert failback("export", "web", "--disk", disk).code == 0, "the newest point is what counts"
+
+
+@pytest.mark.parametrize(
+    ("flags", "warned"),
+    [
+        ((), False),
+        (("--cpus", 2), True),
+        (("--nic", "network=lan"), False),
+        (("--nic", "network=lan", "--cpus", 2), False),
+    ],
+)
+def test_hardware_without_an_adapter_is_warned_of(
+    repository: Path, disk: Path, flags: tuple[object, ...], warned: bool, failback: Run
+) -> None:
+    done = failback("export", "web", "--disk", disk, *flags)
+    assert done.code == 0
+    assert ("no network adapter is recorded" in done.err) is warned
+    assert "adapter" not in failback("export", "web", "--disk", disk).err
+
+
+def test_why_a_bitmap_is_not_used_is_said(repository: Path, tmp_path: Path, failback: Run) -> None:
+    image = tmp_path / "disk.qcow2"
+
+    def qemu_img(*arguments: object) -> None:
+        subprocess.run(["qemu-img", *map(str, arguments)], check=True, capture_output=True)
+
+    qemu_img("create", "-f", "qcow2", image, "1M")
+    export(failback, image)
+    for name in ("failback-late", "nightly"):
+        qemu_img("bitmap", "--add", image, name)
+    done = export(failback, image)
+    assert done["mode"] == "incremental"
+    assert "bitmap failback-late is not used, it was not there and empty at point 1" in done["reason"]
+    assert "bitmap nightly is not used, its name does not begin with failback" in done["reason"]
+    done = export(failback, image)
+    assert done["mode"] == "changed blocks"
+    assert "not used" not in done["reason"]
+    assert "bitmap" not in export(failback, image, "--no-change-maps")["reason"]
+
+
+def test_the_forecast_has_units_that_suit(repository: Path, disk: Path, failback: Run) -> None:
+    assert "reads 1.25 MiB, 0.0 s at 100 MB/s" in export(failback, disk)["reason"]
