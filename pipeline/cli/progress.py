@@ -160,8 +160,10 @@ class Bar:
 
     def show(self, counters: Counters, speed: float, left: float | None) -> None:
         with self._lock:
+            width = self._bar.console.width - _BAR_WIDTH - 3
             name = f"{counters.phase} {_short(counters.disk) if counters.total else counters.disk}"
-            room = self._bar.console.width - len(name) - _BAR_WIDTH - 3
+            name = name if len(name) <= width else f"{name[: width - 1]}…"
+            room = width - len(name)
             self._bar.update(
                 self._task,
                 description=name,
