@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
-from blake3 import blake3
 
 from manifests.entry import ID_SIZE, PackTable, Positions, Rows, ids_of
 from manifests.manifest import Disk
@@ -81,7 +80,7 @@ class Mover:
         cuts = (np.diff(positions) != 1) | (positions[1:] // step != positions[:-1] // step)
         bounds = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(positions)]
         for seed, seed_size in self._seeds:
-            hasher = Hasher(seed, size=seed_size, chunk_size=size)
+            hasher = Hasher(seed, size=seed_size, chunk_size=size, chunk_id=self._repository.chunk_id)
             ahead: deque[tuple[int, int, Future[list[int]]]] = deque()
 
             def take(ahead: deque[tuple[int, int, Future[list[int]]]] = ahead) -> None:
@@ -125,7 +124,7 @@ class Mover:
         hits = []
         for i in np.flatnonzero(wanted).tolist():
             chunk = view[i * size : (i + 1) * size]
-            if blake3(chunk).digest() == ids[i * ID_SIZE : (i + 1) * ID_SIZE]:
+            if self._repository.chunk_id(chunk) == ids[i * ID_SIZE : (i + 1) * ID_SIZE]:
                 hits.append(i)
                 if not in_place:
                     offset = (first + i) * size

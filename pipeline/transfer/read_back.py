@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from manifests.manifest import Disk
+from manifests.sealing import Buffer
 from manifests.tree import LEAF_POSITIONS
 from pipeline.errors import VerifyError
 from pipeline.transfer.index_file import IndexFile
@@ -16,14 +17,22 @@ from pipeline.writers.base import BlockWriter
 
 
 class ReadBack:
-    """Of one target disk. `progress` is told positions."""
+    """Of one target disk. `chunk_id` is the repository's; `progress` is told positions."""
 
-    def __init__(self, disk: Disk, writer: BlockWriter, *, parallel: int, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        writer: BlockWriter,
+        *,
+        chunk_id: Callable[[Buffer], bytes],
+        parallel: int,
+        progress: Callable[[int], None],
+    ) -> None:
         self._disk = disk
         self._writer = writer
         self._parallel = parallel
         self._progress = progress
-        self._hasher = Hasher(writer, size=disk.size, chunk_size=disk.chunk_size)
+        self._hasher = Hasher(writer, size=disk.size, chunk_size=disk.chunk_size, chunk_id=chunk_id)
         self._seen_leaves: set[int] = set()
 
     def whole(self, copy: IndexFile) -> None:

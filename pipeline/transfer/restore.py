@@ -203,7 +203,13 @@ class DiskRestore:
         )
 
     def _read_back(self) -> ReadBack:
-        return ReadBack(self.disk, self.writer, parallel=self.parallel, progress=self._progress)
+        return ReadBack(
+            self.disk,
+            self.writer,
+            chunk_id=self.repository.chunk_id,
+            parallel=self.parallel,
+            progress=self._progress,
+        )
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def packs(bench: Workbench) -> set[str]:
 def chunks_in(bench: Workbench, keys: set[str]) -> set[bytes]:
     found: set[bytes] = set()
     for key in keys:
-        found.update(read_table(bench.store.get(key), repository=bench.repository.id, name=key).ids)
+        found.update(read_table(bench.store.get(key), sealing=bench.repository.sealing, name=key).ids)
     return found
 
 
