@@ -23,7 +23,11 @@ def changed_extents(source: DiskSource, parent: Disk, sequence: int) -> tuple[li
         for name in parent.change_maps:
             if name in offered:
                 return list(source.exporter.changed_extents(name)), f"reading only what bitmap {name} marks"
-        return None, "; ".join(_why_unused(name, sequence) for name in offered)
+        unused = [_why_unused(name, sequence) for name in offered]
+        unused += [
+            f"bitmap {n} is not used, it was not stored completely" for n in source.exporter.broken_change_maps()
+        ]
+        return None, "; ".join(unused)
     return None, ""
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nbd.tools import needs_qemu, qemu_nbd, run
 
 from cli.conftest import CHUNK, Run
 from pipeline.cli.machine import memory_bytes, parse_nic
 from pipeline.cli.per_disk import per_disk
 from pipeline.errors import Unreadable, UsageError
 from pipeline.exporters.raw import RawExporter
+from pipeline.writers.open import open_writer
 
 
 @pytest.fixture
@@ -263,16 +264,14 @@ def test_hardware_without_an_adapter_is_warned_of(
     assert "adapter" not in failback("export", "web", "--disk", disk).err
 
 
+@needs_qemu
 def test_why_a_bitmap_is_not_used_is_said(repository: Path, tmp_path: Path, failback: Run) -> None:
     image = tmp_path / "disk.qcow2"
 
-    def qemu_img(*arguments: object) -> None:
-        subprocess.run(["qemu-img", *map(str, arguments)], check=True, capture_output=True)
-
-    qemu_img("create", "-f", "qcow2", image, "1M")
+    run("qemu-img", "create", "-f", "qcow2", image, "1M")
     export(failback, image)
     for name in ("failback-late", "nightly"):
-        qemu_img("bitmap", "--add", image, name)
+        run("qemu-img", "bitmap", "--add", image, name)
     done = export(failback, image)
     assert done["mode"] == "incremental"
     assert "bitmap failback-late is not used, it was not there and empty at point 1" in done["reason"]
@@ -281,6 +280,26 @@ def test_why_a_bitmap_is_not_used_is_said(repository: Path, tmp_path: Path, fail
     assert done["mode"] == "changed blocks"
     assert "not used" not in done["reason"]
     assert "bitmap" not in export(failback, image, "--no-change-maps")["reason"]
+
+
+@needs_qemu
+def test_a_bitmap_that_a_dead_writer_left_is_said_to_be_of_no_use(
+    repository: Path, tmp_path: Path, failback: Run
+) -> None:
+    image = tmp_path / "disk.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", image, "1M")
+    run("qemu-img", "bitmap", "--add", image, "failback-1")
+    export(failback, image)
+    with qemu_nbd(tmp_path, "--format=qcow2", image) as server:
+        writer = open_writer(server.uri, size=1 << 20)
+        writer.write(0, [b"x" * 512])
+        writer.flush()
+        server.kill()  # a bitmap in use is written back at the end, which does not come
+        writer.close()
+    done = export(failback, image)
+    assert done["mode"] == "incremental"
+    assert "bitmap failback-1 is not used, it was not stored completely" in done["reason"]
+    assert done["chunks_new"] == 1
 
 
 def test_the_forecast_has_units_that_suit(repository: Path, disk: Path, failback: Run) -> None:
