@@ -19,7 +19,7 @@ from pipeline.errors import AlreadyExists, CorruptObject, NewerFormat, NotFound,
 from pipeline.keys.known import Seen
 from pipeline.keys.locks import Lock
 from pipeline.keys.ring import Opened, new_ring, put_slot, unlock
-from pipeline.store.base import Bytes, Store
+from pipeline.store.base import NO_REPOSITORY, Bytes, Store
 
 NEAR = 1 << 20
 """A range of an encrypted pack that begins before this byte is read from the pack's beginning."""
@@ -87,7 +87,7 @@ class Repository:
                 raise _lost(store) from error
             raise UsageError(
                 f"there is no repository at {store.name}",
-                remedy="check the address, or make one with `failback repository init`",
+                remedy=NO_REPOSITORY,
             ) from error
         document = RepositoryDocument.decode(bytes(data))
         unknown = [info.key for info in store.list("features/")]

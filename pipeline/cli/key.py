@@ -8,8 +8,8 @@ import typer
 
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.key_options import KeyCommandOption, KeyFileOption, PassphraseFileOption
-from pipeline.cli.units import moment
 from pipeline.errors import UsageError
+from pipeline.units import moment
 
 if TYPE_CHECKING:
     from manifests.slot import Slot

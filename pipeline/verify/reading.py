@@ -18,6 +18,7 @@ from pipeline.repository import Repository, missing
 from pipeline.transfer.fetch import PackJob, by_pack
 from pipeline.transfer.index_reader import IndexReader
 from pipeline.transfer.prove import to_ranges
+from pipeline.units import count
 from pipeline.verify.report import VerifyReport
 
 
@@ -33,7 +34,10 @@ def verify_reading(repository: Repository, point: Point, *, parallel: int = 6, w
             report.problems.append(f"{point.manifest.label} disk {disk.number}: {error.message}")
             continue
         chunks, packs = chunks + c, packs + p
-    report.checked = f"{chunks} chunks in {packs} packs were read, decoded and hashed; the index gives the disk digests"
+    report.checked = (
+        f"{count(chunks, 'chunk')} in {count(packs, 'pack')} were read, decoded and hashed; "
+        "the index gives the disk digests"
+    )
     return report
 
 
