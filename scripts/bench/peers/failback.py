@@ -48,5 +48,15 @@ class Failback(Peer):
             **DIRECT,
             "FAILBACK_REPOSITORY": url,
             "FAILBACK_STATE_DIR": str(self._state),
+            "FAILBACK_KEY_FILE": str(self.site.scratch / "key"),
         }
         return Command([*tool.failback(), *arguments], environment)
+
+
+class FailbackPlain(Failback):
+    """The same without encryption: what that costs."""
+
+    name = "failback-plain"
+
+    def prepare(self) -> list[Command]:
+        return [self._command("repository", "init", "--no-encryption")]

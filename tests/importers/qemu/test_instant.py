@@ -42,6 +42,7 @@ class InstantBench(Bench):
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InstantBench]:
     monkeypatch.setenv("FAILBACK_STATE_DIR", str(tmp_path / "host"))
+    monkeypatch.setenv("FAILBACK_KEY_FILE", str(tmp_path / "bench" / "key"))
     guest = make_guest(tmp_path / "guest.raw", "writes", size=8 << 20)
     poke(guest, 1 << 20, noise(4 << 20, "data"))
     bench = InstantBench(
