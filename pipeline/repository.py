@@ -21,7 +21,7 @@ from pipeline.keys.locks import Lock
 from pipeline.keys.ring import Opened, new_ring, put_slot, unlock
 from pipeline.store.base import NO_REPOSITORY, Bytes, Store
 
-NEAR = 1 << 20
+NEAR = 64 << 10
 """A range of an encrypted pack that begins before this byte is read from the pack's beginning."""
 _PACK_KEYS = 1 << 14
 """Keys of packs that are remembered, those of packs seen first forgotten first."""
@@ -152,6 +152,11 @@ class Repository:
         if not self.sealing.encrypted:
             return None
         return self._known_key(pack) or self._learn_key(pack, self.get_pack_range(pack, 0, HEADER_SIZE))
+
+    def forget_key(self, pack: bytes) -> None:
+        """What its envelope gave did not open it: the next reader gets the envelope again."""
+        with self._lock:
+            self._pack_keys.pop(pack, None)
 
     def _known_key(self, pack: bytes) -> ObjectKey | None:
         with self._lock:
