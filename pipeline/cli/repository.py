@@ -53,6 +53,8 @@ def init(
 
     if no_encryption and (key_file or passphrase_file or key_command):
         raise UsageError("--no-encryption and a key do not go together", remedy="leave one of them away")
+    if no_encryption and invocation.locks(ask=False):
+        raise UsageError("--no-encryption, and a key is set", remedy="unset FAILBACK_KEY_FILE and the like")
     lock = None
     if not no_encryption:
         lock = new_lock(
@@ -61,7 +63,7 @@ def init(
     store, settings = invocation.open_store(create=True), invocation.settings
     repository = Repository.init(store, chunk_size=chunk_size << 10, lock=lock)
     Expected(settings.repository_id, settings.key_fingerprint).check(repository.document, store.name)
-    Pin(settings.state_dir, store.name).remember(repository.document)
+    Pin(settings.state_dir, store.name).remember(repository.document, anew=True)
     invocation.output.say(f"made repository {repository.id.hex()} at {repository.store.name}")
     encryption = repository.document.encryption
     if lock is not None and encryption is not None:
