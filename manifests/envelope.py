@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from enum import IntEnum
 
 import zstandard
 from blake3 import blake3
 
-from manifests.errors import CorruptObject, NewerFormat, WrongRepository
+from manifests.certificate import (
+    ANY_MACHINE,
+    SIGNATURE_SIZE,
+    SIGNED_SIZE,
+    Certificate,
+    Role,
+    machine_scope,
+    verify_signature,
+)
+from manifests.errors import CorruptObject, KeyRefused, NewerFormat, WrongRepository
+from manifests.sealing import BODY_SLOT, HEADER_SIZE, ObjectKey, Sealing, fresh_salt
 
-HEADER_SIZE = 128
 MAX_BODY = 64 << 20
 TRAILER_SIZE = 32
 BODY_HEAD = struct.Struct("<B7xQ")
 _HEADER = struct.Struct("<32s8sBBBBI16s64x")
 _MAGIC = b"failback"
 _VERSION = 1
+_ENCRYPTED, _SIGNED = 1, 2
+_SIGNATURE = slice(64, HEADER_SIZE)
+_SIGNED_TEXT = b"failback 2026 object signature v1"
 
 
 class Kind(IntEnum):
@@ -39,32 +50,56 @@ class Kind(IntEnum):
     SEGMENT_TABLE = 14
 
 
-def new_header(kind: Kind, repository: bytes) -> bytes:
-    """A header with a fresh salt. Call it when the contents are complete."""
-    return _HEADER.pack(os.urandom(32), _MAGIC, kind, _VERSION, 0, 0, 0, repository)
+MAY_SIGN = {
+    Kind.MANIFEST: Role.EXPORT,
+    Kind.TOMBSTONE: Role.COLLECT,
+    Kind.SESSION: Role.EXPORT,
+    Kind.VOID: Role.COLLECT,
+    Kind.JOURNAL: Role.EXPORT,
+    Kind.HEARTBEAT: Role.EXPORT,
+    Kind.SESSION_END: Role.EXPORT,
+    Kind.SET: Role.EXPORT,
+}
+"""Which role, besides an administrator, may write an object that is named by its place."""
 
 
-def check_header(data: bytes | memoryview, *, repository: bytes, name: str) -> Kind:
-    """The object's type. Raises CorruptObject, NewerFormat or WrongRepository; `name` is the object's key."""
+def new_header(kind: Kind, sealing: Sealing, contents: bytes, *, signed: bool = False) -> bytes:
+    """A header with a fresh salt. `contents`: a digest of all that the object will hold."""
+    flags = (_ENCRYPTED if sealing.encrypted else 0) | (_SIGNED if signed else 0)
+    return _HEADER.pack(fresh_salt(contents), _MAGIC, kind, _VERSION, flags, 0, sealing.generation, sealing.repository)
+
+
+def check_header(data: bytes | memoryview, *, sealing: Sealing, name: str, signed: bool = False) -> Kind:
+    """The object's type. Raises CorruptObject, NewerFormat, KeyRefused or WrongRepository; `name` is the object's key.
+
+    `signed`: whether an object of an encrypted repository has to be signed.
+    """
     if len(data) < HEADER_SIZE:
         raise CorruptObject(f"{name} is only {len(data)} bytes long", remedy=_REPAIR)
     _salt, magic, kind, version, flags, zero, generation, owner = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise CorruptObject(f"{name} is not an object of failback", remedy=_REPAIR)
-    if version != _VERSION or flags & ~1 or zero or kind not in Kind.__members__.values():
+    if version != _VERSION or flags & ~(_ENCRYPTED | _SIGNED) or zero or kind not in Kind.__members__.values():
         raise NewerFormat(
             f"{name} was written by a newer failback (type {kind}, version {version}, flags {flags:#x})",
             remedy="upgrade failback on this host",
         )
-    if flags & 1:
-        raise NewerFormat(f"{name} is encrypted", remedy="use a version of failback that reads encrypted repositories")
-    if generation:
-        raise CorruptObject(f"{name} is not encrypted, yet has a key generation", remedy=_REPAIR)
-    if owner != repository:
+    if owner != sealing.repository:
         raise WrongRepository(
-            f"{name} belongs to repository {owner.hex()}, not to {repository.hex()}",
+            f"{name} belongs to repository {owner.hex()}, not to {sealing.repository.hex()}",
             remedy="check the repository address; objects of two repositories were mixed",
         )
+    if flags & _ENCRYPTED and not sealing.encrypted:
+        raise CorruptObject(f"{name} is encrypted, its repository is not", remedy=_REPAIR)
+    if not flags & _ENCRYPTED and sealing.encrypted:
+        raise KeyRefused(
+            f"{name} is not encrypted, its repository is: someone without the keys wrote it",
+            remedy="restore the bucket's older version of this object, and find out who may write there",
+        )
+    if bool(flags & _SIGNED) != (signed and sealing.encrypted):
+        raise CorruptObject(f"{name} is {'' if flags & _SIGNED else 'not '}signed", remedy=_REPAIR)
+    if bool(generation) != sealing.encrypted:
+        raise CorruptObject(f"{name} is of key generation {generation}", remedy=_REPAIR)
     return Kind(kind)
 
 
@@ -90,23 +125,27 @@ def decompress(decompressor: zstandard.ZstdDecompressor, frame: bytes | memoryvi
         raise CorruptObject(f"{name} does not decompress: {error}", remedy=_REPAIR) from error
 
 
-def encode_body(plain: bytes) -> bytes:
+def encode_body(plain: bytes, key: ObjectKey | None = None, *, place: str = "") -> bytes:
     """A sealed body: one zstd frame, or the plain bytes when that is not smaller. ValueError above 64 MiB."""
     if len(plain) > MAX_BODY:
         raise ValueError(f"a body of {len(plain)} bytes is too long to be read again")
     frame = zstandard.ZstdCompressor(level=3).compress(plain)
     codec = 1 if len(frame) < len(plain) else 0
-    return BODY_HEAD.pack(codec, len(plain)) + (frame if codec else plain)
+    head = BODY_HEAD.pack(codec, len(plain))
+    payload = frame if codec else plain
+    return head + (payload if key is None else key.seal(BODY_SLOT, payload, head=head, place=place))
 
 
-def decode_body(data: bytes | memoryview, *, name: str) -> bytes:
+def decode_body(data: bytes | memoryview, key: ObjectKey | None = None, *, name: str, place: str = "") -> bytes:
     """The plain bytes of a sealed body. Raises CorruptObject."""
     if len(data) < BODY_HEAD.size:
         raise CorruptObject(f"{name} is cut short", remedy=_REPAIR)
     codec, length = BODY_HEAD.unpack_from(data)
-    payload = data[BODY_HEAD.size :]
-    if length > MAX_BODY or codec > 1 or bytes(data[1:8]) != bytes(7):
+    head, payload = bytes(data[: BODY_HEAD.size]), data[BODY_HEAD.size :]
+    if length > MAX_BODY or codec > 1 or head[1:8] != bytes(7):
         raise CorruptObject(f"{name} has a damaged body (codec {codec}, length {length})", remedy=_REPAIR)
+    if key is not None:
+        payload = key.open(BODY_SLOT, payload, head=head, place=place, name=name)
     if codec:
         return decompress(zstandard.ZstdDecompressor(), payload, length, name=name)
     if len(payload) != length:
@@ -114,19 +153,20 @@ def decode_body(data: bytes | memoryview, *, name: str) -> bytes:
     return bytes(payload)
 
 
-def seal_by_id(kind: Kind, plain: bytes, *, repository: bytes) -> tuple[bytes, bytes]:
+def seal_by_id(kind: Kind, plain: bytes, *, sealing: Sealing) -> tuple[bytes, bytes]:
     """(id, stored bytes) of an object under `pages/`."""
-    data = new_header(kind, repository) + encode_body(plain)
+    header = new_header(kind, sealing, blake3(plain).digest())
+    data = header + encode_body(plain, sealing.index_key(header))
     return object_id(data), data
 
 
-def open_by_id(data: bytes | memoryview, kind: Kind, expected_id: bytes, *, repository: bytes, name: str) -> bytes:
+def open_by_id(data: bytes | memoryview, kind: Kind, expected_id: bytes, *, sealing: Sealing, name: str) -> bytes:
     """The plain body of an object under `pages/`, after checking that its bytes are those its name stands for."""
     view = memoryview(data)
     if object_id(view) != expected_id:
         raise CorruptObject(f"{name} is damaged: its bytes do not match its name", remedy=_REPAIR)
-    _expect(check_header(view, repository=repository, name=name), kind, name)
-    return decode_body(view[HEADER_SIZE:], name=name)
+    _expect(check_header(view, sealing=sealing, name=name), kind, name)
+    return decode_body(view[HEADER_SIZE:], sealing.index_key(view), name=name)
 
 
 def place_checksum(content: bytes | memoryview, key: str) -> bytes:
@@ -136,24 +176,73 @@ def place_checksum(content: bytes | memoryview, key: str) -> bytes:
     return hasher.digest()
 
 
-def seal_by_place(kind: Kind, plain: bytes, *, repository: bytes, key: str) -> bytes:
-    """Stored bytes of an object that is named by its place `key`: manifest, tombstone, session and the like."""
-    data = new_header(kind, repository) + encode_body(plain)
+def seal_by_place(kind: Kind, plain: bytes, *, sealing: Sealing, key: str) -> bytes:
+    """Stored bytes of an object that is named by its place `key`: manifest, tombstone, session and the like.
+
+    Raises KeyRefused when the repository is encrypted and this client's key may not write it.
+    """
+    header = new_header(kind, sealing, blake3(plain).digest(), signed=sealing.encrypted)
+    data = header + encode_body(plain, sealing.index_key(header), place=key)
+    if sealing.ring is not None:
+        writer = sealing.ring.writer
+        if writer is None:
+            raise KeyRefused(f"this key only reads; it may not write {key}", remedy=_OTHER_KEY)
+        _check_right(writer.certificate, kind, key, f"this key may not write {key}", _OTHER_KEY)
+        data += writer.certificate.encode()
+        data = b"".join((data[:64], writer.sign(_signed_text(data, key)), data[HEADER_SIZE:]))
     return data + place_checksum(data, key)
 
 
-def open_by_place(data: bytes | memoryview, *kinds: Kind, repository: bytes, key: str) -> tuple[Kind, bytes]:
-    """(type, plain body) of the object found at `key`; its type must be one of `kinds`. Raises CorruptObject."""
+def open_by_place(data: bytes | memoryview, *kinds: Kind, sealing: Sealing, key: str) -> tuple[Kind, bytes]:
+    """(type, plain body) of the object found at `key`; its type must be one of `kinds`.
+
+    Raises CorruptObject, and KeyRefused when it was written by someone who may not.
+    """
     view = memoryview(data)
-    if len(view) < HEADER_SIZE + BODY_HEAD.size + TRAILER_SIZE:
+    if len(view) < HEADER_SIZE + BODY_HEAD.size + sealing.overhead + sealing.signed_size + TRAILER_SIZE:
         raise CorruptObject(f"{key} is only {len(view)} bytes long", remedy=_REPAIR)
     content = view[:-TRAILER_SIZE]
     if place_checksum(content, key) != bytes(view[-TRAILER_SIZE:]):
         raise CorruptObject(f"{key} is damaged or was moved there: its checksum does not match", remedy=_REPAIR)
-    kind = check_header(content, repository=repository, name=key)
+    kind = check_header(content, sealing=sealing, name=key, signed=True)
     if kind not in kinds:
         _expect(kind, kinds[0], key)
-    return kind, decode_body(content[HEADER_SIZE:], name=key)
+    if sealing.ring is not None:
+        _check_signature(view, kind, sealing, key)
+        content = content[:-SIGNED_SIZE]
+    return kind, decode_body(content[HEADER_SIZE:], sealing.index_key(content), name=key, place=key)
+
+
+def _check_signature(data: memoryview, kind: Kind, sealing: Sealing, key: str) -> None:
+    assert sealing.ring is not None
+    content = data[:-TRAILER_SIZE]
+    certificate = Certificate.decode(content[-SIGNED_SIZE:], name=key)
+    certificate.check(sealing.ring.root, sealing.repository, name=key)
+    verify_signature(certificate.public, bytes(content[_SIGNATURE]), _signed_text(content, key), name=key)
+    _check_right(certificate, kind, key, f"{key} was signed by a writer who may not write it", _FORGED)
+    believed = sealing.revoked.get(certificate.public)
+    if believed is not None and object_id(data) not in believed:
+        raise KeyRefused(f"{key} was signed with a key that has been revoked", remedy=_FORGED)
+
+
+def _check_right(certificate: Certificate, kind: Kind, key: str, message: str, remedy: str) -> None:
+    if certificate.roles & Role.ADMIN:
+        return
+    allowed = certificate.roles & MAY_SIGN.get(kind, Role(0))
+    ours = certificate.machine == ANY_MACHINE or certificate.machine == machine_scope(key.split("/")[1])
+    if not allowed or not ours:
+        raise KeyRefused(message, remedy=remedy)
+
+
+def _signed_text(data: bytes | memoryview, key: str) -> bytes:
+    hasher = blake3(data[:64])
+    hasher.update(bytes(SIGNATURE_SIZE))
+    hasher.update(data[HEADER_SIZE:])
+    return _SIGNED_TEXT + hasher.digest() + key.encode("ascii")
+
+
+_OTHER_KEY = "use the key of an administrator, or have one made for this: `failback key add`"
+_FORGED = "someone without the right wrote it: restore the bucket's older version of this object"
 
 
 def _expect(kind: Kind, wanted: Kind, name: str) -> None:

@@ -39,3 +39,9 @@ class NewerFormat(FormatError):
 
 class WrongRepository(FormatError):
     """Belongs to another repository."""
+
+
+class KeyRefused(FailbackError):
+    """A key is missing, wrong or not good for this; or somebody without the keys wrote here."""
+
+    exit_code = 13

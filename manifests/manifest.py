@@ -15,6 +15,7 @@ from manifests.machine import Machine, Model
 from manifests.names import MAX_SEQUENCE, manifest_key
 from manifests.page import SEGMENT_ENTRIES
 from manifests.repository import check_chunk_size
+from manifests.sealing import Sealing
 from manifests.text import Shown, to_json
 
 Consistency = Literal["torn", "crash", "filesystem", "application"]
@@ -167,10 +168,10 @@ class Manifest(Model):
     def label(self) -> str:
         return f"{self.machine.name}@{self.sequence}"
 
-    def encode(self, repository: bytes) -> bytes:
+    def encode(self, sealing: Sealing) -> bytes:
         """The stored object."""
         key = manifest_key(self.machine.name, self.sequence)
-        return seal_by_place(Kind.MANIFEST, to_json(self.model_dump(mode="json")), repository=repository, key=key)
+        return seal_by_place(Kind.MANIFEST, to_json(self.model_dump(mode="json")), sealing=sealing, key=key)
 
     @classmethod
     def parse(cls, plain: bytes, *, name: str) -> Manifest:
@@ -184,20 +185,20 @@ class Manifest(Model):
             raise CorruptObject(f"{name} is not a valid manifest: {error}") from error
 
 
-def decode_manifest(data: bytes | memoryview, *, repository: bytes, key: str) -> Manifest | None:
+def decode_manifest(data: bytes | memoryview, *, sealing: Sealing, key: str) -> Manifest | None:
     """The manifest found at `key`, or None for a void record. Raises FormatError."""
-    kind, plain = open_by_place(data, Kind.MANIFEST, Kind.VOID, repository=repository, key=key)
+    kind, plain = open_by_place(data, Kind.MANIFEST, Kind.VOID, sealing=sealing, key=key)
     return Manifest.parse(plain, name=key) if kind == Kind.MANIFEST else None
 
 
-def encode_record(kind: Kind, document: dict[str, Any], *, repository: bytes, key: str) -> bytes:
+def encode_record(kind: Kind, document: dict[str, Any], *, sealing: Sealing, key: str) -> bytes:
     """Stored bytes of a small JSON record for `key`: tombstone, void record, session, heartbeat, session end."""
-    return seal_by_place(kind, to_json(document), repository=repository, key=key)
+    return seal_by_place(kind, to_json(document), sealing=sealing, key=key)
 
 
-def decode_record(data: bytes | memoryview, kind: Kind, *, repository: bytes, key: str) -> dict[str, Any]:
+def decode_record(data: bytes | memoryview, kind: Kind, *, sealing: Sealing, key: str) -> dict[str, Any]:
     """The JSON record found at `key`. Raises FormatError."""
-    _kind, plain = open_by_place(data, kind, repository=repository, key=key)
+    _kind, plain = open_by_place(data, kind, sealing=sealing, key=key)
     try:
         document = json.loads(plain)
     except (ValueError, RecursionError) as error:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import zstandard
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from manifests.entry import FLAG_STORED, ID_SIZE, KNOWN_FLAGS, MAX_PACK, PACK_SLOTS, ZERO_ID, Positions
 from manifests.envelope import (
-    HEADER_SIZE,
     Kind,
     check_header,
     decode_body,
@@ -21,6 +21,7 @@ from manifests.envelope import (
     object_id,
 )
 from manifests.errors import CorruptObject, NewerFormat
+from manifests.sealing import HEADER_SIZE, ObjectKey, Sealing
 
 PACK_SIZE = 8 << 20
 FOOTER_SIZE = 32
@@ -32,8 +33,9 @@ _TABLE_HEAD = struct.Struct("<16sII")
 class PackBuilder:
     """Collects the chunks of one pack. Offsets are final when a chunk is added; the id is known after `seal`."""
 
-    def __init__(self, lineage: bytes, chunk_size: int) -> None:
+    def __init__(self, lineage: bytes, chunk_size: int, sealing: Sealing) -> None:
         self.lineage = lineage
+        self._sealing = sealing
         self.chunk_size = chunk_size
         self.size = HEADER_SIZE
         self._payload: list[bytes] = []
@@ -49,34 +51,40 @@ class PackBuilder:
     def full(self) -> bool:
         return self.size >= PACK_SIZE - self.chunk_size // 2 or len(self._payload) >= PACK_SLOTS
 
-    def add(self, position: int, chunk_id: bytes, sealed: bytes, flags: int) -> tuple[int, int]:
-        """Append a sealed chunk; returns (slot, offset)."""
-        slot, offset = len(self._payload), self.size
-        if slot >= PACK_SLOTS or offset + len(sealed) > MAX_PACK:
+    def add(self, position: int, chunk_id: bytes, packed: bytes, flags: int) -> tuple[int, int, int]:
+        """Append a chunk, compressed or not; returns (slot, offset, stored length). It is sealed with the pack."""
+        slot, offset, length = len(self._payload), self.size, len(packed) + self._sealing.overhead
+        if slot >= PACK_SLOTS or offset + length > MAX_PACK:
             raise ValueError("the pack is full")
-        self._payload.append(sealed)
+        self._payload.append(packed)
         self._ids.append(chunk_id)
         self._positions.append(position)
         self._offsets.append(offset)
         self._flags.append(flags)
-        self.size += len(sealed)
-        return slot, offset
+        self.size += length
+        return slot, offset, length
 
-    def seal(self, repository: bytes) -> tuple[bytes, bytes]:
+    def seal(self) -> tuple[bytes, bytes]:
         """(id, stored bytes). The payload is given up."""
-        count = len(self._payload)
-        lengths = np.array([len(p) for p in self._payload], "<u4")
-        table = encode_body(
-            _TABLE_HEAD.pack(self.lineage, count, self.chunk_size)
+        payload, self._payload = self._payload, []
+        overhead = self._sealing.overhead
+        plain = (
+            _TABLE_HEAD.pack(self.lineage, len(payload), self.chunk_size)
             + b"".join(self._ids)
             + np.array(self._positions, "<u8").tobytes()
             + np.array(self._offsets, "<u4").tobytes()
-            + lengths.tobytes()
+            + np.array([len(p) + overhead for p in payload], "<u4").tobytes()
             + np.array(self._flags, "<u2").tobytes()
         )
-        footer = _FOOTER.pack(self.size, len(table), count, self.chunk_size, 0, _FOOTER_MAGIC)
-        data = b"".join([new_header(Kind.PACK, repository), *self._payload, table, footer])
-        self._payload = []
+        # The table has the ids of all chunks: it stands for the contents.
+        header = new_header(Kind.PACK, self._sealing, blake3(plain).digest())
+        key = self._sealing.data_key(header)
+        if key is not None:
+            for slot, chunk_id in enumerate(self._ids):
+                payload[slot] = key.seal(slot, payload[slot], chunk=chunk_id)
+        table = encode_body(plain, key)
+        footer = _FOOTER.pack(self.size, len(table), len(payload), self.chunk_size, 0, _FOOTER_MAGIC)
+        data = b"".join([header, *payload, table, footer])
         return object_id(data), data
 
 
@@ -93,13 +101,13 @@ class PackTableOfContents:
     flags: NDArray[np.uint16]
 
 
-def read_table(data: bytes | memoryview, *, repository: bytes, name: str) -> PackTableOfContents:
+def read_table(data: bytes | memoryview, *, sealing: Sealing, name: str) -> PackTableOfContents:
     """The table of a whole pack object, for salvage and deep checks. Raises CorruptObject."""
     view = memoryview(data)
-    if check_header(view, repository=repository, name=name) != Kind.PACK:
+    if check_header(view, sealing=sealing, name=name) != Kind.PACK:
         raise CorruptObject(f"{name} is not a pack")
     start = table_start(view, size=len(view), name=name)
-    return decode_table(view[start:], size=len(view), name=name)
+    return decode_table(view[start:], size=len(view), key=sealing.data_key(view), name=name)
 
 
 def table_start(tail: bytes | memoryview, *, size: int, name: str) -> int:
@@ -116,7 +124,7 @@ def table_start(tail: bytes | memoryview, *, size: int, name: str) -> int:
     return int(at)
 
 
-def decode_table(end: bytes | memoryview, *, size: int, name: str) -> PackTableOfContents:
+def decode_table(end: bytes | memoryview, *, size: int, key: ObjectKey | None = None, name: str) -> PackTableOfContents:
     """The table of a pack object of `size` bytes, from all its bytes behind `table_start`. Raises CorruptObject.
 
     Only a pack read whole and compared with its id proves its table; what was read by a range is a hint.
@@ -127,7 +135,7 @@ def decode_table(end: bytes | memoryview, *, size: int, name: str) -> PackTableO
     _at, length, count, chunk_size, _zero, _magic = _FOOTER.unpack_from(view, len(view) - FOOTER_SIZE)
     if length + FOOTER_SIZE != len(view):
         raise damaged
-    plain = decode_body(view[:length], name=name)
+    plain = decode_body(view[:length], key, name=name)
     if len(plain) != _TABLE_HEAD.size + count * (ID_SIZE + 8 + 4 + 4 + 2):
         raise damaged
     lineage, found, in_table = _TABLE_HEAD.unpack_from(plain)
@@ -156,12 +164,25 @@ class ChunkDecoder:
         self.chunk_size = chunk_size
         self._zstd = zstandard.ZstdDecompressor()
 
-    def decode(self, sealed: memoryview, flags: int, *, name: str) -> bytes | memoryview:
-        """The plain chunk, exactly `chunk_size` bytes; its id is not checked yet. Raises CorruptObject."""
+    def decode(
+        self,
+        sealed: memoryview,
+        flags: int,
+        *,
+        key: ObjectKey | None = None,
+        slot: int = 0,
+        chunk_id: bytes = b"",
+        name: str,
+    ) -> bytes | memoryview:
+        """The plain chunk, exactly `chunk_size` bytes; its id is not checked yet. Raises CorruptObject.
+
+        `key`: that of its pack when it is encrypted, as `Sealing.data_key` gives it, with the chunk's slot and id.
+        """
+        packed: bytes | memoryview = sealed if key is None else key.open(slot, sealed, chunk=chunk_id, name=name)
         if flags & FLAG_STORED:
-            plain: bytes | memoryview = sealed
+            plain = packed
         else:
-            plain = decompress(self._zstd, sealed, self.chunk_size, name=name)
+            plain = decompress(self._zstd, packed, self.chunk_size, name=name)
         if len(plain) != self.chunk_size:
             raise CorruptObject(f"{name} has {len(plain)} bytes instead of {self.chunk_size}")
         return plain

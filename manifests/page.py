@@ -22,8 +22,8 @@ from manifests.entry import (
     Rows,
     is_zero,
 )
-from manifests.envelope import HEADER_SIZE
 from manifests.errors import CorruptObject, NewerFormat
+from manifests.sealing import HEADER_SIZE
 
 PAGE_POSITIONS = 4096
 SEGMENT_ENTRIES = 16384

@@ -72,7 +72,7 @@ def load(repository: Repository, machine: str, sequence: int) -> Point | None:
         data = repository.store.get(key)
     except NotFound as error:
         raise _unknown(repository, machine, sequence) from error
-    manifest = decode_manifest(memoryview(data), repository=repository.id, key=key)
+    manifest = decode_manifest(memoryview(data), sealing=repository.sealing, key=key)
     if manifest is None:
         return None
     if manifest.sequence != sequence or encode_machine(manifest.machine.name) != encode_machine(machine):
@@ -137,7 +137,7 @@ def forget(repository: Repository, point: Point, *, reason: str) -> None:
     }
     key = tombstone_key(manifest.machine.name, manifest.sequence)
     try:
-        data = encode_record(Kind.TOMBSTONE, record, repository=repository.id, key=key)
+        data = encode_record(Kind.TOMBSTONE, record, sealing=repository.sealing, key=key)
         repository.store.put(key, data, create=repository.conditional_put)
     except AlreadyExists as error:
         raise CatalogueError(f"{manifest.label} is already forgotten") from error

@@ -28,6 +28,7 @@ FailbackError                what failed, on which object, and what the user can
 ├── PlaceHeld                another command works on the same machine at the target
 ├── NotReady                 the preflight found errors; nothing was changed
 ├── BootError                the machine is built, but does not start, or ended by itself
+├── KeyRefused               a key is missing, wrong or not good for this; or somebody without the keys wrote here
 └── Cancelled                the caller wanted the work to end; the same call goes on
 """
 
@@ -37,6 +38,7 @@ from manifests.errors import (
     CorruptObject,
     FailbackError,
     FormatError,
+    KeyRefused,
     NewerFormat,
     UsageError,
     WrongRepository,
@@ -51,6 +53,7 @@ __all__ = [
     "CorruptObject",
     "FailbackError",
     "FormatError",
+    "KeyRefused",
     "NewerFormat",
     "NotFound",
     "NotReady",

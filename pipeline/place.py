@@ -58,6 +58,8 @@ class DiskRestored:
     counters: Counters
     to_move: int = 0
     """Forecast: stored bytes that would be fetched."""
+    seconds: float = 0.0
+    """That it took; 0: not known, or nothing was waited for."""
 
 
 @dataclass(frozen=True, slots=True)

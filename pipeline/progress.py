@@ -12,8 +12,9 @@ class Counters:
 
     phase: str = ""
     disk: str = ""
+    """Or what else it is about, such as checks that are waited for."""
     total: int = 0
-    """Bytes to go through in this phase."""
+    """Bytes to go through in this phase; 0: it is not about bytes."""
     done: int = 0
     """Bytes gone through, holes included."""
     read: int = 0

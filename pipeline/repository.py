@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 from manifests import repository as document_format
-from manifests.envelope import Kind, open_by_id, seal_by_id
+from manifests.envelope import Kind, check_header, open_by_id, seal_by_id
 from manifests.names import pack_key, page_key
 from manifests.repository import DEFAULT_CHUNK_SIZE, RepositoryDocument
+from manifests.sealing import HEADER_SIZE, Buffer, ObjectKey, Sealing
 from pipeline.errors import AlreadyExists, CorruptObject, NewerFormat, NotFound, UsageError
-from pipeline.store.base import Bytes, Store
+from pipeline.store.base import NO_REPOSITORY, Bytes, Store
+
+NEAR = 1 << 20
+"""A range of an encrypted pack that begins before this byte is read from the pack's beginning."""
+_PACK_KEYS = 1 << 14
+"""Keys of packs that are remembered, those of packs seen first forgotten first."""
 
 
 class Repository:
     """Opened by `Repository.open`; safe to use from many threads."""
 
-    def __init__(self, store: Store, document: RepositoryDocument) -> None:
+    def __init__(self, store: Store, document: RepositoryDocument, sealing: Sealing | None = None) -> None:
         self.store = store
         self.document = document
         self.id = document.id_bytes
+        self.sealing = sealing or Sealing(self.id)
+        self._pack_keys: OrderedDict[bytes, ObjectKey] = OrderedDict()
+        self._lock = threading.Lock()
 
     @classmethod
     def init(cls, store: Store, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> Repository:
@@ -46,7 +59,7 @@ class Repository:
                 raise _lost(store) from error
             raise UsageError(
                 f"there is no repository at {store.name}",
-                remedy="check the address, or make one with `failback repository init`",
+                remedy=NO_REPOSITORY,
             ) from error
         document = RepositoryDocument.decode(bytes(data))
         unknown = [info.key for info in store.list("features/")]
@@ -57,13 +70,18 @@ class Repository:
             )
         return cls(store, document)
 
+    @cached_property
+    def chunk_id(self) -> Callable[[Buffer], bytes]:
+        """Gives the id of a chunk that is not all zeros. Raises KeyRefused for a janitor."""
+        return self.sealing.chunk_hasher()
+
     @property
     def conditional_put(self) -> bool:
         return bool(self.document.abilities.get("conditional_put"))
 
     def put_page_object(self, kind: Kind, plain: bytes) -> tuple[bytes, int]:
         """Store a page, segment, pack list or page directory; returns (id, stored length in bytes)."""
-        object_id, data = seal_by_id(kind, plain, repository=self.id)
+        object_id, data = seal_by_id(kind, plain, sealing=self.sealing)
         self.store.put(page_key(object_id), data)
         return object_id, len(data)
 
@@ -74,7 +92,7 @@ class Repository:
             data = self.store.get(key)
         except NotFound as error:
             raise missing(key) from error
-        return open_by_id(memoryview(data), kind, object_id, repository=self.id, name=key)
+        return open_by_id(memoryview(data), kind, object_id, sealing=self.sealing, name=key)
 
     def get_pack_range(self, pack: bytes, offset: int, length: int) -> Bytes:
         key = pack_key(pack)
@@ -82,6 +100,40 @@ class Repository:
             return self.store.get_range(key, offset, length)
         except NotFound as error:
             raise missing(key) from error
+
+    def read_pack(self, pack: bytes, offset: int, length: int) -> tuple[memoryview, int, ObjectKey | None]:
+        """(bytes, offset of the first of them, what opens the chunks in them); at least the range that was asked for.
+
+        The key of an encrypted pack needs its envelope: it comes along where it is near, else by a request of its own.
+        """
+        if self.sealing.encrypted and offset <= NEAR and not self._known_key(pack):
+            length, offset = length + offset, 0
+        data = memoryview(self.get_pack_range(pack, offset, length))
+        if offset == 0 and self.sealing.encrypted:
+            self._learn_key(pack, data)
+        return data, offset, self.pack_key(pack)
+
+    def pack_key(self, pack: bytes) -> ObjectKey | None:
+        """What opens the chunks and the table of a pack. None: they are not encrypted."""
+        if not self.sealing.encrypted:
+            return None
+        return self._known_key(pack) or self._learn_key(pack, self.get_pack_range(pack, 0, HEADER_SIZE))
+
+    def _known_key(self, pack: bytes) -> ObjectKey | None:
+        with self._lock:
+            return self._pack_keys.get(pack)
+
+    def _learn_key(self, pack: bytes, header: Bytes) -> ObjectKey:
+        name = pack_key(pack)
+        if check_header(memoryview(header), sealing=self.sealing, name=name) != Kind.PACK:
+            raise CorruptObject(f"{name} is not a pack")
+        found = self.sealing.data_key(memoryview(header))
+        assert found is not None
+        with self._lock:
+            self._pack_keys[pack] = found
+            while len(self._pack_keys) > _PACK_KEYS:
+                self._pack_keys.popitem(last=False)
+        return found
 
 
 def missing(key: str) -> CorruptObject:

@@ -102,8 +102,11 @@ def _networks(machine: Machine, own: MachineMapping) -> tuple[tuple[Network, ...
     networks: list[Network] = []
     findings: list[Finding] = []
     known = {nic.network for nic in machine.nics}
+    if own.networks and not machine.nics:
+        message = f"the mapping has networks, and no adapter of {machine.name} was recorded: it will have none"
+        return (), [Finding("warning", "networks", message, "export it with --nic network=NAME, once for each")]
     for name in own.networks.keys() - known - {EVERY_OTHER}:
-        has = ", ".join(sorted(repr(n) for n in known)) or "no adapter"
+        has = ", ".join(sorted(map(repr, known)))
         findings.append(
             Finding(
                 "warning",

@@ -89,6 +89,11 @@ class FilesImporter(DisksOnly):
             raise UsageError(
                 f"{image_format} is no format that disks can be restored in", remedy=f"use {', '.join(FORMATS)}"
             )
+        if out is None and any(other.device for other in wanted.disks.values()):
+            raise UsageError(
+                f"disk {disk.number} of {point.manifest.label} has no place to go",
+                remedy="name a --device for it too, or a folder for it with --out",
+            )
         if out is None:
             raise UsageError(
                 "where should the disks go?", remedy="name a folder with --out, or a --device for each disk"

@@ -141,14 +141,11 @@ def _bus(disk: StagedDisk, wanted: Wanted, findings: list[Finding]) -> Bus:
     bus: Bus = "virtio" if wanted.hardware.platform in _VIRTIO_PLATFORMS else "sata"
     if disk.bus.startswith("nvme") or (wanted.hardware.platform == "aws" and not disk.bus):
         bus = "nvme"
-    findings.append(
-        Finding(
-            "note",
-            f"disk {disk.number}",
-            f"its bus at the source ({disk.bus or 'unknown'}) is none that QEMU has; it gets {bus}",
-            "name another one with `bus:` in the mapping if the machine has no driver for it",
-        )
-    )
+    message, remedy = f"its bus at the source ({disk.bus}) is none that QEMU has; it gets {bus}", ""
+    if not disk.bus:
+        message, remedy = f"its bus at the source was not recorded; it gets {bus}", "export with --bus, or "
+    remedy += "name another one with `bus:` in the mapping if the machine has no driver for it"
+    findings.append(Finding("note", f"disk {disk.number}", message, remedy))
     return bus
 
 

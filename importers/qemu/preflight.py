@@ -75,7 +75,7 @@ def accelerator(found: Accelerator, options: QemuOptions) -> Iterator[Finding]:
         remedy = "mend that, or allow `accelerator: auto` in the mapping's options, which interprets (slow)"
         yield Finding("error", "KVM", f"KVM does not work: {found.why}", remedy)
     elif options.accelerator == "auto" and found.kind == "tcg":
-        message = f"no KVM ({found.why}): the machine is interpreted, some ten times slower"
+        message = f"not used ({found.why}): the machine is interpreted, some ten times slower"
         yield Finding("note", "KVM", message)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli import exitcodes
 from pipeline.cli.invocation import Ending, Invocation
-from pipeline.cli.units import count, duration, rate, size
+from pipeline.units import count, duration, rate, size
 
 if TYPE_CHECKING:
     from pipeline.catalogue import Point
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pipeline.home.arrival import Arrival
     from pipeline.home.site import Site
     from pipeline.target import DiskRestored
-    from pipeline.verify.results import Results
     from pipeline.wanted import Wanted
 
 _SUMS = ("read", "written", "unchanged")
@@ -27,14 +26,18 @@ def forecast_ending(
 ) -> Ending:
     """A dry run: what would move, and what was found beforehand."""
     from pipeline.home.ready import findings
+    from pipeline.home.settle import is_there
     from pipeline.target import Intent
 
     intent = Intent("rehearsal" if rehearsal else "production", boots=boots or rehearsal)
     found = findings(site, point, wanted, intent)
-    disks = site.importer.forecast(site.find(), point, wanted)
+    there = is_there(site, point, reuse=not rehearsal)
+    disks = [] if there else site.importer.forecast(site.find(), point, wanted)
     label, to_move = point.manifest.label, sum(r.to_move for r in disks)
     invocation.output.say(
-        f"{label} would move {size(to_move)} (nothing was written): "
+        f"{label} is on the disks at {site.target} already, and its machine was switched on: nothing would move"
+        if there
+        else f"{label} would move {size(to_move)} (nothing was written): "
         f"{count(len(disks), 'disk')}, {size(_total(point, disks))}"
     )
     _tell_disks(invocation, point, disks, dry_run=True)
@@ -69,10 +72,9 @@ def ending_of(
     _tell_disks(invocation, point, disks, dry_run=False)
     sums = _sums(disks)
     if disks:
-        say(
-            f"  fetched {size(sums['read'])}, wrote {size(sums['written'])}, unchanged {size(sums['unchanged'])}",
-            f"  took {duration(invocation.seconds)}, {rate(total, invocation.seconds)}",
-        )
+        say(f"  fetched {size(sums['read'])}, wrote {size(sums['written'])}, unchanged {size(sums['unchanged'])}")
+    if seconds := sum(disk.seconds for disk in disks):
+        say(f"  took {duration(seconds)}, {rate(total, seconds)}")
     _tell_machine(invocation, arrival, target, rehearsal=rehearsal)
     values: dict[str, Any] = {"point": label, "target": target, "dry_run": False, "to_move": None, **sums}
     values |= {"disks": _disk_values(point, disks, dry_run=False), "findings": finding_values(arrival.findings)}
@@ -83,10 +85,12 @@ def ending_of(
             "running": arrival.running,
             "booted": arrival.seen is not None,
         }
-    return Ending(_tell_checks(invocation, label, checking.results, values, checking.pictured), values)
+    return Ending(_tell_checks(invocation, label, checking, values), values)
 
 
 def tell_findings(invocation: Invocation, findings: Sequence[Finding]) -> None:
+    if any(finding.severity == "note" for finding in findings):
+        invocation.output.say("found beforehand:")
     for finding in findings:
         text = f"{finding.subject}: {finding.message}" + (f" ({finding.remedy})" if finding.remedy else "")
         if finding.severity == "note":
@@ -112,21 +116,25 @@ def _tell_machine(invocation: Invocation, arrival: Arrival, target: str, *, rehe
             invocation.note(f"  {key}: {value}")
 
 
-def _tell_checks(
-    invocation: Invocation, label: str, results: Results | None, values: dict[str, Any], pictured: str
-) -> int:
+def _tell_checks(invocation: Invocation, label: str, checking: Checking, values: dict[str, Any]) -> int:
     """The table of checks; the exit code that they give."""
-    if pictured:
-        values["picture"] = pictured
-        invocation.output.say(f"picture of its console: {pictured}")
+    results = checking.results
+    if checking.pictured:
+        values["picture"] = checking.pictured
+        invocation.output.say(f"picture of its console: {checking.pictured}")
     if results is None:
         return exitcodes.OK
     from pipeline.verify.table import COLUMNS, NUMBERS, rows
 
-    values["checks"] = results.as_json()
+    values |= {"checks": results.as_json(), "weak_proof": checking.weak}
     invocation.output.table(COLUMNS, rows(results), right=NUMBERS)
     if results.verified:
         invocation.output.say(f"{label} is verified, in {duration(results.seconds)}")
+        if checking.weak:
+            invocation.warn(
+                "a weak proof: its console showed something else than the firmware; say with --hook or --checks what "
+                "shows that it works"
+            )
         return exitcodes.OK
     invocation.output.say(f"{label} is NOT verified: {results.why}")
     invocation.failed_quietly(f"{label} is not verified: {results.why}")
@@ -165,6 +173,7 @@ def _disk_values(point: Point, results: Sequence[DiskRestored], *, dry_run: bool
             "reason": r.reason,
             "digest": r.digest,
             "proof": r.proof,
+            "seconds": round(r.seconds, 3),
             "to_move": r.to_move if dry_run else None,
             **{name: getattr(r.counters, name) for name in (*_SUMS, "deduplicated")},
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.documents import read_document, write_bytes
-from pipeline.errors import TargetError, UsageError
+from pipeline.errors import NotReady, TargetError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.target import Build, Control, Importer
     from pipeline.verify.checks import Check
     from pipeline.verify.results import Results
+    from pipeline.wanted import Wanted
 
 ChecksOption = Annotated[
     str, typer.Option("--checks", metavar="FILE", help="YAML with a list `checks:`; see the README.")
@@ -68,6 +69,27 @@ class Checking:
     def asked(self) -> bool:
         """Something is to be seen of a machine that runs."""
         return bool(self.checks)
+
+    @property
+    def weak(self) -> bool:
+        """Nothing is asked of the machine but that its picture changes."""
+        return all(check.hook == DEFAULT and not check.settings for check in self.checks)
+
+    def check_reachable(self, wanted: Wanted) -> None:
+        """Raises NotReady when a required check is about a port of a machine that has no network adapter: better
+        before its disks are restored than after it has booted."""
+        from pipeline.verify.checks import ports_of
+
+        if wanted.networks:
+            return
+        for check in self.checks:
+            if check.level == "required" and (ports := ports_of([check])):
+                raise NotReady(
+                    f"{wanted.name} has no network adapter: the check {check.name!r} cannot reach port {ports[0]}",
+                    remedy="the mapping takes its adapters away (null): map one, or leave the check out"
+                    if wanted.hardware.nics
+                    else "export it with --nic network=NAME, which sends only what changed, or leave the check out",
+                )
 
     def on(self, machine: Machine, control: Control, importer: Importer, build: Build, *, fresh: bool) -> Results:
         """Run the checks, then take the picture, whatever they found. `fresh`: it was switched on just now."""

@@ -9,8 +9,8 @@ import typer
 from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption, read_mapping
-from pipeline.cli.units import count
 from pipeline.errors import UsageError
+from pipeline.units import count
 
 
 @command
@@ -20,8 +20,14 @@ def clean(
     to: Annotated[str, typer.Option("--to", metavar="TARGET", help="Only at this target.")] = "",
     mapping: MapOption = "",
     everything: Annotated[
-        bool, typer.Option("--all", help="Take away the machine and its disks too, though they are whole.")
+        bool,
+        typer.Option(
+            "--all",
+            help="Take away the machine and its disks too, though they are whole, and what it wrote since it was "
+            "imported. After `stop --keep` they are the only copy of that: then it also needs --force.",
+        ),
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="With --all: also a machine that came home for good.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
 ) -> Ending:
     """Remove what killed or failed commands left at targets: half-made disks, rehearsals, places of verifications.
@@ -34,8 +40,10 @@ def clean(
         raise UsageError(
             "--all needs a machine and a target", remedy="write `failback clean MACHINE --to TARGET --all`"
         )
+    if force and not everything:
+        raise UsageError("--force goes with --all", remedy="leave it out, or add --all")
     ground = ground_of(invocation, read_mapping(mapping))
-    found = list(cleaned(ground, machine=machine, target=to, everything=everything, dry_run=dry_run))
+    found = list(cleaned(ground, machine=machine, target=to, everything=everything, kept_too=force, dry_run=dry_run))
     words = {"remove": "would remove" if dry_run else "removed", "drop": "would drop" if dry_run else "dropped"}
     rows = [(left.name, left.target, words.get(left.action, left.action), left.what) for left in found]
     if rows:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.invocation import Ending, Invocation, command
-from pipeline.cli.units import count, share, size
+from pipeline.units import count, share, size
 
 if TYPE_CHECKING:
     from manifests.entry import Positions

@@ -10,7 +10,7 @@ from pipeline.cli import exitcodes
 from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption, read_mapping
-from pipeline.cli.units import count
+from pipeline.units import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,13 +16,14 @@ code  meaning
 10    done, but ranges of the source could not be read (`--keep-going`)
 11    `failback doctor`, or the look at a target beforehand, found something to mend; nothing was changed
 12    the machine is there, but it does not start or a required check failed
+13    the repository's keys: missing, wrong, or not good for this; or it is not the repository that is known here
 70    a bug in failback
 129   ended by a hang-up
 130   ended by Ctrl-C
 143   ended by a termination signal
 ====  =====================================================================================
 
-Codes 3 to 9, 11 and 12 belong to the errors in `pipeline.errors`.
+Codes 3 to 9 and 11 to 13 belong to the errors in `pipeline.errors`.
 """
 
 from __future__ import annotations

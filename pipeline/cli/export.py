@@ -8,8 +8,8 @@ import typer
 
 from pipeline.cli import exitcodes
 from pipeline.cli.invocation import Ending, Invocation, command
-from pipeline.cli.units import count, duration, rate, size
 from pipeline.errors import CorruptObject, UsageError
+from pipeline.units import count, duration, rate, size
 
 if TYPE_CHECKING:
     from manifests.machine import Machine
@@ -44,6 +44,9 @@ def export(
     ] = False,
     final: Annotated[
         bool, typer.Option("--final", help="The machine is stopped for good: the last point before a cutover.")
+    ] = False,
+    fewer_disks: Annotated[
+        bool, typer.Option("--fewer-disks", help="The machine has lost a disk that its newest point has.")
     ] = False,
     base: Annotated[
         list[str] | None,
@@ -144,8 +147,15 @@ def export(
     from pipeline.transfer.export_request import DiskSource, ExportOptions
 
     parent = _parent(invocation, repository, machine, full=full)
+    if not fewer_disks:
+        _check_disks(disk, parent)
     flags = _given(firmware=firmware, secure_boot=secure_boot, cpus=cpus, memory=memory, nics=nic)
     described, disk_lines = _machine(machine, flags, hardware, this_host, parent)
+    if not described.nics and (hardware or this_host or flags):
+        invocation.warn(
+            "no network adapter is recorded: the machine comes home without one, and no check can reach its ports "
+            "(--nic network=NAME, once for each)"
+        )
     settled = _disk_settings(len(disk), disk_lines, parent, bus or [], serial or [], boot_disk)
     if any(exporter.live for exporter in exporters):
         invocation.warn("a disk is in use while it is read: the point is recorded as torn")
@@ -220,6 +230,17 @@ def _parent(invocation: Invocation, repository: Repository, machine: str, *, ful
             ) from error
         invocation.warn(f"{error.message}; hardware is not taken from it")
         return None
+
+
+def _check_disks(named: list[str], parent: Point | None) -> None:
+    """A point has the disks that were named for it: one that was forgotten would be missing from the machine."""
+    before = parent.manifest.disks if parent else ()
+    if parent and len(named) < len(before):
+        raise UsageError(
+            f"{parent.manifest.label} has {count(len(before), 'disk')} "
+            f"({', '.join(f'{d.number}: {d.name}' for d in before)}), {len(named)} would be exported now",
+            remedy="name every disk with --disk, in the same order; if the machine has lost one, add --fewer-disks",
+        )
 
 
 def _bases(repository: Repository, names: list[str]) -> tuple[Point, ...]:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.invocation import Ending, Invocation, command
-from pipeline.cli.units import moment
 from pipeline.errors import UsageError
+from pipeline.units import moment
 
 
 @command

@@ -14,8 +14,8 @@ from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption, ToOption, read_mapping
 from pipeline.cli.tried import CLEAN_UP_SECONDS
-from pipeline.cli.units import size
 from pipeline.errors import UsageError
+from pipeline.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,6 +111,8 @@ def import_(
         wanted = resolve_mapping(mapped, found.manifest, to)
         with open_site(ground, to, found.manifest.machine.name, "import") as site:
             _check_machines(site, asked=switched_on or rehearse)
+            if switched_on or rehearse:
+                checking.check_reachable(wanted)
             invocation.how_to_go_on = lambda: _how_to_go_on(site, meter, dry_run=dry_run)
             if dry_run:
                 return forecast_ending(invocation, site, found, wanted, rehearsal=rehearse, boots=switched_on)

@@ -8,8 +8,8 @@ import typer
 
 from manifests.names import PointName, encode_machine
 from pipeline.cli.invocation import Ending, Invocation, command
-from pipeline.cli.units import moment, size
 from pipeline.errors import FormatError
+from pipeline.units import moment, size
 
 if TYPE_CHECKING:
     from pipeline.catalogue import Point

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from pipeline.cli.units import duration, share, size
+from pipeline.units import duration, share, size
 
 if TYPE_CHECKING:
     from pipeline.cli.output import Output
@@ -160,8 +160,10 @@ class Bar:
 
     def show(self, counters: Counters, speed: float, left: float | None) -> None:
         with self._lock:
-            name = f"{counters.phase} {_short(counters.disk)}"
-            room = self._bar.console.width - len(name) - _BAR_WIDTH - 3
+            width = self._bar.console.width - _BAR_WIDTH - 3
+            name = f"{counters.phase} {_short(counters.disk) if counters.total else counters.disk}"
+            name = name if len(name) <= width else f"{name[: width - 1]}…"
+            room = width - len(name)
             self._bar.update(
                 self._task,
                 description=name,
@@ -184,7 +186,8 @@ class Bar:
 
 def sentence(counters: Counters, speed: float, left: float | None) -> str:
     """How far it is, in one line."""
-    return f"{counters.phase} {counters.disk}: {_figures(counters, speed, left)}"
+    figures = _figures(counters, speed, left)
+    return f"{counters.phase} {counters.disk}" + (f": {figures}" if figures else "")
 
 
 def counter_values(counters: Counters) -> dict[str, str | int]:
@@ -193,7 +196,9 @@ def counter_values(counters: Counters) -> dict[str, str | int]:
 
 
 def _figures(counters: Counters, speed: float, left: float | None, room: int = 1000) -> str:
-    """As many figures as `room` letters hold, the most wanted first."""
+    """As many figures as `room` letters hold, the most wanted first; none where it is not about bytes."""
+    if not counters.total:
+        return ""
     parts = [
         share(counters.done, counters.total),
         f"{size(speed)}/s",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.invocation import Ending, Invocation, command
-from pipeline.cli.units import size
+from pipeline.units import size
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.invocation import Ending, Invocation, command
-from pipeline.cli.units import size
 from pipeline.errors import UsageError
+from pipeline.units import size
 
 if TYPE_CHECKING:
     from manifests.names import PointName

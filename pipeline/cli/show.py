@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.invocation import Ending, Invocation, command
-from pipeline.cli.units import count, moment, size
+from pipeline.units import count, moment, size
 
 
 @command

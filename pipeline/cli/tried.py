@@ -41,6 +41,7 @@ def verify_by_booting(
                     f"--to {target} makes disks, no machines: there is nothing to switch on",
                     remedy="name a target that has machines, such as --to qemu",
                 )
+        checking.check_reachable(wanted)
         invocation.grace_seconds = CLEAN_UP_SECONDS
         invocation.how_to_go_on = lambda: (
             "nothing is left running; the same command goes on, and `failback clean` takes away what this one left"

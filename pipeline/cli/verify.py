@@ -9,15 +9,17 @@ import typer
 from pipeline.cli import exitcodes
 from pipeline.cli.checking import Checking, ChecksOption, HookOption, JunitOption, PictureOption
 from pipeline.cli.invocation import Ending, Invocation, command
-from pipeline.cli.mapped import MapOption, ToOption
-from pipeline.cli.units import count, duration, size
+from pipeline.cli.mapped import MapOption
 from pipeline.errors import UsageError
+from pipeline.units import count, duration, size
 
 if TYPE_CHECKING:
     from manifests.manifest import Disk
     from pipeline.catalogue import Point
     from pipeline.verify.report import VerifyReport
 
+TO = "qemu"
+"""Where --boot boots unless said otherwise."""
 SHOWN = 50
 """Problems and ranges printed for people; JSON has all."""
 
@@ -41,7 +43,10 @@ def verify(
     boot: Annotated[
         bool, typer.Option("--boot", help="Boot it on a layer that is thrown away, without network, and check it.")
     ] = False,
-    to: ToOption = "",
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="TARGET", help="With --boot: where, a target that has machines.", show_default=TO),
+    ] = "",
     mapping: MapOption = "",
     instant: Annotated[
         bool, typer.Option("--instant", help="With --boot: start from the repository, without restoring the disks.")
@@ -75,7 +80,7 @@ def verify(
             artifacts=invocation.artifacts(name.machine),
             always=True,
         )
-        return verify_by_booting(invocation, name, to or "qemu", mapping, checking, instant=instant)
+        return verify_by_booting(invocation, name, to or TO, mapping, checking, instant=instant)
     repository = invocation.open_repository()
     found = resolve(repository, name)
     parallel = min(6, invocation.settings.parallel)

@@ -27,10 +27,11 @@ _INFO_TIMEOUT = 60
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What qemu-img says of an image: every file it consists of, and its usable dirty bitmaps."""
+    """What qemu-img says of an image: every file it consists of, its usable dirty bitmaps, and those in use."""
 
     files: tuple[str, ...]
     bitmaps: tuple[str, ...]
+    broken: tuple[str, ...]
 
 
 class ImageExporter(Exporter):
@@ -75,6 +76,10 @@ class ImageExporter(Exporter):
     def change_maps(self) -> list[str]:
         """Persistent dirty bitmaps of a qcow2 image that were stored completely."""
         return list(self._info.bitmaps)
+
+    def broken_change_maps(self) -> list[str]:
+        """Those that whoever writes to the image, or died doing so, has not written back."""
+        return list(self._info.broken)
 
     def changed_extents(self, name: str) -> Iterator[tuple[int, int]]:
         if name not in self._info.bitmaps:
@@ -152,8 +157,10 @@ def image_info(path: str, image_format: str) -> ImageInfo:
             )
         local.append(str(Path(name).absolute()))
     bitmaps = chain[0].get("format-specific", {}).get("data", {}).get("bitmaps", [])
-    usable = [bitmap["name"] for bitmap in bitmaps if "in-use" not in bitmap.get("flags", [])]
-    return ImageInfo(tuple(dict.fromkeys(local)), tuple(usable))
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for bitmap in bitmaps:
+        names["in-use" in bitmap.get("flags", [])].append(bitmap["name"])
+    return ImageInfo(tuple(dict.fromkeys(local)), bitmaps=tuple(names[False]), broken=tuple(names[True]))
 
 
 def _format_of(path: str, image_format: str | None) -> str:

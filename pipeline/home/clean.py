@@ -26,19 +26,28 @@ class Left:
 
 
 def clean(
-    ground: Ground, *, machine: str = "", target: str = "", everything: bool = False, dry_run: bool = False
+    ground: Ground,
+    *,
+    machine: str = "",
+    target: str = "",
+    everything: bool = False,
+    kept_too: bool = False,
+    dry_run: bool = False,
 ) -> Iterator[Left]:
     """What this host remembers of `machine` at `target` (empty: of all), and what was, or would be, taken away.
 
     With a machine and a target it is also looked for at the target when nothing is remembered. `everything` takes a
-    machine's whole place away, disks and all, unless it runs for production: that raises TargetBusy.
+    machine's whole place away, disks and all. TargetBusy is raised when it runs for production, and, unless
+    `kept_too`, when it came home for good: its disks are the only copy of what it wrote.
     """
     for which, where, run in _places(ground, machine, target):
         with open_site(ground, where, which, run) as site:
             if not site.abilities.machines:
                 continue
             try:
-                yield _cleaned(site, everything=everything, dry_run=dry_run)
+                left = _cleaned(site, everything=everything, kept_too=kept_too, dry_run=dry_run)
+                if left is not None:
+                    yield left
             except PlaceHeld as error:
                 yield Left(f"{which}/{run}", where, "held", error.message)
 
@@ -57,10 +66,14 @@ def _places(ground: Ground, machine: str, target: str) -> list[tuple[str, str, R
     return found
 
 
-def _cleaned(site: Site, *, everything: bool, dry_run: bool) -> Left:
+def _cleaned(site: Site, *, everything: bool, kept_too: bool, dry_run: bool) -> Left | None:
+    """None: nothing is there, and nothing was remembered."""
     with site.folder.held("clean"):
         place = site.find()
-        action, what = _judge(site, place, everything=everything)
+        if place is None and site.folder.record is None:
+            site.folder.forget()
+            return None
+        action, what = _judge(site, place, everything=everything, kept_too=kept_too)
         if not dry_run:
             if action == "drop":
                 throw_away(site)
@@ -73,14 +86,12 @@ def _cleaned(site: Site, *, everything: bool, dry_run: bool) -> Left:
         return Left(f"{site.machine}/{site.run}", site.target, action, what)
 
 
-def _judge(site: Site, place: Place | None, *, everything: bool) -> tuple[str, str]:
+def _judge(site: Site, place: Place | None, *, everything: bool, kept_too: bool) -> tuple[str, str]:
     """What is to be done about a place that no command holds, and why."""
     record = site.folder.record
     doing = record.doing if record else ""
     if place is None:
-        return ("remove" if record else "none"), "nothing is there" + (
-            f"; {doing} did not come to its end" * bool(doing)
-        )
+        return "remove", "nothing is there" + f"; {doing} did not come to its end" * bool(doing)
     build, cause = place.build, f"left by {doing}" if doing else "left by a dead command"
     if site.run == "verify":
         return "remove", f"{_described(place)}, {cause}"
@@ -89,6 +100,11 @@ def _judge(site: Site, place: Place | None, *, everything: bool) -> tuple[str, s
             raise TargetBusy(
                 f"{site.machine} runs at {site.target}",
                 remedy=f"stop it first: `failback stop {site.machine} --to {site.target}`",
+            )
+        if place.state == "kept" and build is not None and build.booted and not kept_too:
+            raise TargetBusy(
+                f"{site.machine} came home to {site.target} for good: its disks are the only copy of what it wrote",
+                remedy="export them first, or add --force to take it away all the same",
             )
         return "remove", _described(place)
     if build is not None and build.purpose == "rehearsal":

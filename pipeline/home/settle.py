@@ -21,6 +21,17 @@ def drop(site: Site, place: Place, build: Build) -> Stage:
     return site.importer.finish(place, build, keep=False)
 
 
+def is_there(site: Site, point: Point, *, reuse: bool) -> bool:
+    """Whether `settled` would give a machine for production on this point that was switched on: nothing moves then.
+    Changes nothing. Raises TargetBusy where `settled` would."""
+    place = site.find()
+    if place is None or place.build is None or place.build.purpose == "rehearsal" or not _was_started(place):
+        return False
+    if reuse and holds(place.stage, point):
+        return True
+    raise _lives(site, place)
+
+
 def settled(site: Site, point: Point, *, reuse: bool, fresh: bool = False) -> Place | None:
     """The place, with nothing in the way of staging `point`; with `reuse` it may have a machine for production on
     exactly that point, which was switched on before or needs not be built afresh.
@@ -31,8 +42,7 @@ def settled(site: Site, point: Point, *, reuse: bool, fresh: bool = False) -> Pl
     place = site.find()
     if place is None or place.build is None:
         return place
-    build = place.build
-    started = build.booted or place.state in ("running", "kept")
+    build, started = place.build, _was_started(place)
     if build.purpose == "rehearsal":
         site.control.tell(f"an earlier rehearsal of {site.machine} was cut short; it is thrown away")
     elif reuse and holds(place.stage, point) and (started or not fresh):
@@ -43,10 +53,14 @@ def settled(site: Site, point: Point, *, reuse: bool, fresh: bool = False) -> Pl
     return site.find()
 
 
+def _was_started(place: Place) -> bool:
+    return place.state in ("running", "kept") or (place.build is not None and place.build.booted)
+
+
 def _lives(site: Site, place: Place) -> TargetBusy:
     held = f" from {place.stage.machine}@{place.stage.sequence}" if place.stage else ""
     if place.state == "kept":
-        remedy = f"`failback clean {site.machine} --to {site.target} --all` takes it away, disks and all"
+        remedy = f"`failback clean {site.machine} --to {site.target} --all --force` takes it away with its disks"
     else:
         remedy = f"`failback stop {site.machine} --to {site.target} --drop` throws away what it wrote since"
     return TargetBusy(

@@ -126,5 +126,6 @@ def _check_out(record: Record, out: Path | None) -> None:
     if out is not None and record.out != str(out):
         raise UsageError(
             f"{record.name} has its disks {f'in {record.out}' if record.out else 'where the target likes'} already",
-            remedy=f"leave --out away, or take it away first with `failback clean {record.machine} --all`",
+            remedy="leave --out away, or take it away first: "
+            f"`failback clean {record.machine} --to {record.target} --all`",
         )

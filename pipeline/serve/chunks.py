@@ -292,7 +292,8 @@ class Chunks:
         ids = ids_of(rows)
         for i in at.tolist():
             position = int(positions[i])
-            right = self.local.holds(position, ids[i * ID_SIZE : (i + 1) * ID_SIZE])
+            chunk_id = ids[i * ID_SIZE : (i + 1) * ID_SIZE]
+            right = self.local.holds(position, chunk_id, self._repository.chunk_id)
             with self._lock:
                 if self.known[position] == CANDIDATE:
                     self.known[position] = PRESENT if right else UNKNOWN

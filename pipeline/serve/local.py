@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from blake3 import blake3
 
 from manifests.entry import Positions
 from manifests.manifest import Disk
+from manifests.sealing import Buffer
 from pipeline.catalogue import Point
 from pipeline.errors import SourceError, TargetMismatch
 from pipeline.exporters.files import hole_extents
@@ -57,7 +58,7 @@ class LocalStage:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         self.writer.read_into(offset, buffer)
 
-    def holds(self, position: int, chunk_id: bytes) -> bool:
+    def holds(self, position: int, wanted: bytes, chunk_id: Callable[[Buffer], bytes]) -> bool:
         """Whether the chunk with that id is there, by reading it."""
         size, offset = self.disk.chunk_size, position * self.disk.chunk_size
         buffer = bytearray(size)
@@ -65,7 +66,7 @@ class LocalStage:
             self.writer.read_into(offset, memoryview(buffer)[: min(size, self.disk.size - offset)])
         except SourceError:
             return False
-        return blake3(buffer).digest() == chunk_id
+        return chunk_id(buffer) == wanted
 
     def keep(self, position: int, chunk: Bytes) -> None:
         """Write a chunk that was fetched. Raises TargetFull, TargetError."""

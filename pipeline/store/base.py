@@ -24,6 +24,8 @@ Bytes: TypeAlias = "bytes | bytearray | memoryview"
 
 _PART = "[A-Za-z0-9%_~-][A-Za-z0-9%_.~-]*"
 _KEY = re.compile(f"{_PART}(/{_PART})*")
+NO_REPOSITORY = "check the address, mount what belongs there, or make one with `failback repository init`"
+"""What the user can do where a repository is looked for and nothing is."""
 MAX_KEY = 900
 """Longest key in characters: S3 takes 1,024 bytes, and a repository's prefix comes in front."""
 

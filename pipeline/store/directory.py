@@ -21,8 +21,9 @@ from pipeline.errors import (
     StoreError,
     StoreFull,
     StoreUnavailable,
+    UsageError,
 )
-from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, check_key, flat, is_key
+from pipeline.store.base import NO_REPOSITORY, Abilities, Bytes, ObjectInfo, Store, check_key, flat, is_key
 from pipeline.store.probe import probe
 
 TEMPORARY = ".tmp"
@@ -69,8 +70,8 @@ class DirectoryStore(Store):
             except OSError as error:
                 if error.errno not in _ABSENT:
                     raise
-                raise StoreError(
-                    f"{self.name} is not a directory", remedy="create it, or mount the file system it is on"
+                raise UsageError(
+                    f"there is no repository at {self.name}: there is no such folder", remedy=NO_REPOSITORY
                 ) from error
         self._remove_old_temporaries()
 

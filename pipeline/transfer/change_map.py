@@ -23,7 +23,18 @@ def changed_extents(source: DiskSource, parent: Disk, sequence: int) -> tuple[li
         for name in parent.change_maps:
             if name in offered:
                 return list(source.exporter.changed_extents(name)), f"reading only what bitmap {name} marks"
+        unused = [_why_unused(name, sequence) for name in offered]
+        unused += [
+            f"bitmap {n} is not used, it was not stored completely" for n in source.exporter.broken_change_maps()
+        ]
+        return None, "; ".join(unused)
     return None, ""
+
+
+def _why_unused(name: str, sequence: int) -> str:
+    if not name.startswith(CHANGE_MAP_PREFIX):
+        return f"bitmap {name} is not used, its name does not begin with {CHANGE_MAP_PREFIX}"
+    return f"bitmap {name} is not used, it was not there and empty at point {sequence}"
 
 
 def empty_maps(exporter: Exporter) -> set[str]:

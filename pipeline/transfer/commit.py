@@ -11,7 +11,7 @@ from pipeline.repository import Repository
 def commit(repository: Repository, manifest: Manifest) -> None:
     """Create the manifest's key. Raises SessionFenced when somebody else's record is there."""
     key = manifest_key(manifest.machine.name, manifest.sequence)
-    data = manifest.encode(repository.id)
+    data = manifest.encode(repository.sealing)
     try:
         if not repository.conditional_put and repository.store.head(key) is not None:
             raise AlreadyExists(key)

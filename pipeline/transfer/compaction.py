@@ -123,7 +123,7 @@ class Compaction:
             if start < at:
                 tail = bytes(self.repository.get_pack_range(pack, start, at - start)) + tail
                 at = start
-            table = decode_table(tail[start - at :], size=size, name=name)
+            table = decode_table(tail[start - at :], size=size, key=self.repository.pack_key(pack), name=name)
         except (FormatError, AccessDenied):
             return b"", np.zeros(0, "<u8")
         return table.lineage, table.positions[table.positions < self.copy.positions]

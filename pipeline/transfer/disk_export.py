@@ -141,6 +141,7 @@ class DiskExport:
                 counters,
                 lineage=bytes.fromhex(self.lineage),
                 chunk_size=self.chunk_size,
+                sealing=self.repository.sealing,
                 limit=limit,
             )
             scanner = Scanner(
@@ -152,6 +153,7 @@ class DiskExport:
                 sent=sender.sent,
                 keep_going=options.keep_going,
                 level=options.level,
+                chunk_id=self.repository.chunk_id,
             )
             level = LevelControl(options.level, options.top_level)
             maps = empty_maps(exporter)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from blake3 import blake3
 
 from manifests.entry import ID_SIZE, PackTable, Positions, Rows, ids_of
 from manifests.names import pack_key
@@ -72,13 +71,14 @@ class Fetcher:
         key = pack_key(pack)
         offsets, lengths = job.rows["offset"].tolist(), job.rows["length"].tolist()
         flags, positions = job.rows["flags"].tolist(), job.positions.tolist()
-        ids = ids_of(job.rows)
+        slots, ids = job.rows["slot"].tolist(), ids_of(job.rows)
+        chunk_hash = self._repository.chunk_id
         last: tuple[int, bytes | memoryview] = (-1, b"")
         for first, end in job.ranges():
             start = offsets[first]
             stop = max(o + n for o, n in zip(offsets[first:end], lengths[first:end], strict=True))
             try:
-                data = memoryview(self._repository.get_pack_range(pack, start, stop - start))
+                data, start, cipher = self._repository.read_pack(pack, start, stop - start)
             except CorruptObject as error:
                 error.remedy = error.remedy or _REMEDY  # a store knows that a pack is cut short, not what to do
                 raise
@@ -89,8 +89,11 @@ class Fetcher:
                     continue
                 at = offsets[i] - start
                 name = f"{key}, the chunk at byte {offsets[i]},"
-                plain = self._decoder.decode(data[at : at + lengths[i]], flags[i], name=name)
-                if blake3(plain).digest() != ids[i * ID_SIZE : (i + 1) * ID_SIZE]:
+                chunk_id = ids[i * ID_SIZE : (i + 1) * ID_SIZE]
+                plain = self._decoder.decode(
+                    data[at : at + lengths[i]], flags[i], key=cipher, slot=slots[i], chunk_id=chunk_id, name=name
+                )
+                if chunk_hash(plain) != chunk_id:
                     raise CorruptObject(f"{name} does not have the content its index says", remedy=_REMEDY)
                 last = (offsets[i], plain)
                 yield positions[i], plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -99,6 +100,7 @@ def stage_local(
     Raises TargetMismatch for a file that failback did not write, TargetBusy while another restore works on it, and
     what `DiskRestore.run` raises. `seeds` are all that the user named; those that may fit are used.
     """
+    begun = time.monotonic()
     with explained(local.known):
         stage, writer = _open_locked(point, disk, local)
         try:
@@ -113,7 +115,16 @@ def stage_local(
         finally:
             writer.close()
             stage.unlock()
-    return DiskRestored(disk.number, str(local.path), done.mode, done.reason, disk.digest, done.proof, done.counters)
+    return DiskRestored(
+        disk.number,
+        str(local.path),
+        done.mode,
+        done.reason,
+        disk.digest,
+        done.proof,
+        done.counters,
+        seconds=time.monotonic() - begun,
+    )
 
 
 def forecast_local(

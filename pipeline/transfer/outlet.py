@@ -48,7 +48,7 @@ class Outlet:
         return self._pool.submit(self._store, builder)
 
     def _store(self, builder: PackBuilder) -> tuple[bytes, int]:
-        pack, data = builder.seal(self._repository.id)
+        pack, data = builder.seal()
         if self._session is not None:
             self._repository.store.put(pack_key(pack), data)
         return pack, len(data)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
-from blake3 import blake3
 
 from manifests import tree
 from manifests.entry import ID_SIZE, ZERO_ID, Positions, Rows, ids_of
+from manifests.sealing import Buffer
 from manifests.tree import LEAF_POSITIONS
 from pipeline.transfer.index_file import IndexFile
 
@@ -26,8 +27,9 @@ class Readable(Protocol):
 class Hasher:
     """Ids of the chunks on a disk. Safe to use from many threads; each has its own buffer."""
 
-    def __init__(self, disk: Readable, *, size: int, chunk_size: int) -> None:
+    def __init__(self, disk: Readable, *, size: int, chunk_size: int, chunk_id: Callable[[Buffer], bytes]) -> None:
         self._disk = disk
+        self._chunk_id = chunk_id
         self._size, self._chunk_size = size, chunk_size
         self._zero = bytes(chunk_size)
         self._local = threading.local()
@@ -44,7 +46,7 @@ class Hasher:
                 if buffer.startswith(self._zero, offset):
                     found.append(ZERO_ID)
                 else:
-                    found.append(blake3(view[offset : offset + size]).digest())
+                    found.append(self._chunk_id(view[offset : offset + size]))
         return b"".join(found)
 
     def read(self, first: int, count: int) -> tuple[bytearray, memoryview]:

@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 import zstandard
-from blake3 import blake3
 
 from manifests.entry import FLAG_STORED, FLAG_UNREADABLE, ID_SIZE, ZERO_ID, Rows, ids_of, is_zero
+from manifests.sealing import Buffer
 from manifests.tree import LEAF_POSITIONS
 from pipeline.errors import Unreadable
 from pipeline.exporters.base import Exporter, Extent
@@ -149,6 +149,7 @@ class Scanner:
         sent: dict[bytes, Place],
         keep_going: bool,
         level: int,
+        chunk_id: Callable[[Buffer], bytes],
     ) -> None:
         self.level = level
         """zstd level; may be changed at any time."""
@@ -159,6 +160,7 @@ class Scanner:
         self._bases = bases
         self._sent = sent
         self._keep_going = keep_going
+        self._chunk_id = chunk_id
         self._zero = bytes(chunk_size)
         self._local = threading.local()
 
@@ -174,6 +176,7 @@ class Scanner:
             sent=self._sent,
             keep_going=True,
             level=self.level,
+            chunk_id=self._chunk_id,
         )
 
     def __call__(self, work: Work) -> Scanned:
@@ -221,12 +224,12 @@ class Scanner:
         earlier = [] if journaled is None else [journaled]
         earlier += [base.rows(first, count) for base in self._bases if first + count <= base.positions]
         found = scanned.found
-        sent = self._sent
+        sent, chunk_hash = self._sent, self._chunk_id
         for i in range(count):
             at = i * size
             flags = FLAG_UNREADABLE if i in bad else 0
             zero = buffer.startswith(self._zero, at)
-            chunk_id = ZERO_ID if zero else blake3(view[at : at + size]).digest()
+            chunk_id = ZERO_ID if zero else chunk_hash(view[at : at + size])
             if (
                 parent is not None
                 and not flags

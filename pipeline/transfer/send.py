@@ -11,6 +11,7 @@ import numpy as np
 
 from manifests.entry import ENTRY, FLAG_STORED, FLAG_UNREADABLE, ZERO_ID, PackTable, Positions, Rows
 from manifests.pack import PackBuilder
+from manifests.sealing import Sealing
 from pipeline.progress import Counters
 from pipeline.transfer.outlet import Outlet
 from pipeline.transfer.scan import Place, Scanned
@@ -50,6 +51,7 @@ class Sender:
         *,
         lineage: bytes,
         chunk_size: int,
+        sealing: Sealing,
         limit: int,
     ) -> None:
         self.sent: dict[bytes, Place] = {}
@@ -59,13 +61,13 @@ class Sender:
         self._index = index
         self._packs = packs
         self._counters = counters
-        self._lineage, self._chunk_size = lineage, chunk_size
+        self._lineage, self._chunk_size, self._sealing = lineage, chunk_size, sealing
         self._limit = limit
         self._first_own = len(packs)
         self._stopwatch = Stopwatch(JOURNAL_BYTES, JOURNAL_SECONDS)
         self._batches: deque[_Batch] = deque()
         self._in_flight = 0
-        self._builder = PackBuilder(lineage, chunk_size)
+        self._builder = PackBuilder(lineage, chunk_size, sealing)
         self._ordinal = -1
         self._columns: list[tuple[int, bytes, int, int, int, int, int]] = []
         self._unjournaled: list[tuple[Positions, Rows]] = []
@@ -81,8 +83,7 @@ class Sender:
                 if self._ordinal < 0:
                     self._ordinal = self._packs.reserve()
                 flags = found.flags
-                slot, offset = self._builder.add(found.position, found.id, found.payload, flags)
-                length = len(found.payload)
+                slot, offset, length = self._builder.add(found.position, found.id, found.payload, flags)
                 columns.append((found.position, found.id, self._ordinal, offset, length, slot, flags))
                 self._remember(found.id, (self._ordinal, offset, length, slot, flags & FLAG_STORED))
                 counters.chunks_new += 1
@@ -132,7 +133,7 @@ class Sender:
             future = self._outlet.store(self._builder)
         self._in_flight += size
         self._batches.append(_Batch(future, self._ordinal, size, np.array(positions, "<u8"), rows))
-        self._builder = PackBuilder(self._lineage, self._chunk_size)
+        self._builder = PackBuilder(self._lineage, self._chunk_size, self._sealing)
         self._ordinal = -1
         self._columns = []
 

@@ -79,7 +79,7 @@ class Session:
                 "parent": parent, "bases": bases, "tool": tool, "resumes": [a.run for a in attempts], "disks": disks,
             }  # fmt: skip
             key = f"{session_prefix(machine, run)}session"
-            data = encode_record(Kind.SESSION, document, repository=repository.id, key=key)
+            data = encode_record(Kind.SESSION, document, sealing=repository.sealing, key=key)
             try:
                 repository.store.put(key, data, create=repository.conditional_put)
             except AlreadyExists:
@@ -100,7 +100,7 @@ class Session:
         """Record chunks whose packs are stored (`stored`: their lengths by number); returns the bytes written."""
         plain = encode_journal(disk, positions, rows, packs, stored)
         key = journal_key(self.machine, self.run, self._journals)
-        data = seal_by_place(Kind.JOURNAL, plain, repository=self.repository.id, key=key)
+        data = seal_by_place(Kind.JOURNAL, plain, sealing=self.repository.sealing, key=key)
         self.repository.store.put(key, data)
         self._journals += 1
         return len(data)
@@ -111,7 +111,7 @@ class Session:
         self._thread.join()
         key = f"{self._prefix}ended"
         record = {"outcome": outcome, "time": now()}
-        data = encode_record(Kind.SESSION_END, record, repository=self.repository.id, key=key)
+        data = encode_record(Kind.SESSION_END, record, sealing=self.repository.sealing, key=key)
         with contextlib.suppress(FailbackError):
             self.repository.store.put(key, data)
 
@@ -123,7 +123,7 @@ class Session:
     def _beat(self) -> None:
         key = f"{self._prefix}heartbeat"
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            data = encode_record(Kind.HEARTBEAT, {"time": now()}, repository=self.repository.id, key=key)
+            data = encode_record(Kind.HEARTBEAT, {"time": now()}, sealing=self.repository.sealing, key=key)
             # A missed beat is no error: the next one comes, and expiry is many beats long.
             with contextlib.suppress(FailbackError):
                 self.repository.store.put(key, data)
@@ -162,7 +162,7 @@ def find_attempts(repository: Repository, machine: str, sequence: int) -> list[A
 def read_journal(repository: Repository, key: str, packs: PackTable) -> Journal:
     """One journal. Raises CorruptObject."""
     data = repository.store.get(key)
-    _kind, plain = open_by_place(memoryview(data), Kind.JOURNAL, repository=repository.id, key=key)
+    _kind, plain = open_by_place(memoryview(data), Kind.JOURNAL, sealing=repository.sealing, key=key)
     return decode_journal(plain, packs, name=key)
 
 
@@ -171,7 +171,7 @@ def _read(repository: Repository, key: str, kind: Kind) -> dict[str, Any] | None
         data = repository.store.get(key)
     except NotFound:
         return None
-    return decode_record(memoryview(data), kind, repository=repository.id, key=key)
+    return decode_record(memoryview(data), kind, sealing=repository.sealing, key=key)
 
 
 def _refuse_if_alive(repository: Repository, machine: str, attempt: Attempt, here: Process) -> None:
@@ -213,7 +213,7 @@ def _heart(repository: Repository, machine: str, run: str) -> str:
 def _store_time(repository: Repository, machine: str) -> datetime:
     """What the store's clock says now. Only the store's clock tells how old its objects are."""
     key = f"{sessions_prefix(machine)}clock/heartbeat"
-    repository.store.put(key, encode_record(Kind.HEARTBEAT, {"time": now()}, repository=repository.id, key=key))
+    repository.store.put(key, encode_record(Kind.HEARTBEAT, {"time": now()}, sealing=repository.sealing, key=key))
     info = repository.store.head(key)
     return info.modified if info else datetime.now(UTC)
 

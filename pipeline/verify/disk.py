@@ -11,6 +11,7 @@ import numpy as np
 from manifests.entry import ID_SIZE, Positions, Rows, ids_of
 from manifests.manifest import Disk
 from manifests.ranges import join_ranges
+from manifests.sealing import Buffer
 from manifests.tree import LEAF_POSITIONS
 from pipeline.catalogue import Point
 from pipeline.errors import Unreadable
@@ -43,7 +44,7 @@ def verify_disk(
         report.problems.append(f"{exporter.name} has {exporter.size} bytes, the disk of the point {disk.size}")
     counters = Counters(phase="verify", disk=exporter.name, total=exporter.size)
     size = max(disk.size, exporter.size)
-    checker = _Checker(exporter, disk)
+    checker = _Checker(exporter, disk, repository.chunk_id)
     bad: list[int] = []
     with ThreadPoolExecutor(parallel, "verify") as pool:
         ahead: deque[tuple[int, Future[list[int]]]] = deque()
@@ -86,12 +87,12 @@ def verify_disk(
 class _Checker:
     """Compares parts of the disk; used by several threads."""
 
-    def __init__(self, exporter: Exporter, disk: Disk) -> None:
+    def __init__(self, exporter: Exporter, disk: Disk, chunk_id: Callable[[Buffer], bytes]) -> None:
         self._exporter = exporter
         self._chunk_size = disk.chunk_size
         self.unreadable: list[tuple[int, str]] = []
         """(offset, what happened) of what could not be read."""
-        self._hasher = Hasher(exporter, size=exporter.size, chunk_size=disk.chunk_size)
+        self._hasher = Hasher(exporter, size=exporter.size, chunk_size=disk.chunk_size, chunk_id=chunk_id)
 
     def differing(self, first: int, last: int, positions: Positions, rows: Rows) -> list[int]:
         """Positions of [first, last) whose chunk is not the one in `rows` (or zero, where there is none)."""

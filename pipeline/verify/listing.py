@@ -13,6 +13,7 @@ from pipeline.repository import Repository, missing
 from pipeline.store.base import ObjectInfo
 from pipeline.transfer.index_reader import IndexReader
 from pipeline.transfer.pack_lists import packs_of
+from pipeline.units import count
 from pipeline.verify.report import VerifyReport
 
 _HEADS = 256
@@ -41,7 +42,9 @@ def verify_listing(repository: Repository, point: Point, *, watch: Watch = ignor
             report.problems.append(f"{where}: {missing(key).message}")
         elif size is not None and info.size != size:
             report.problems.append(f"{where}: {key} has {info.size} bytes instead of {size}")
-    report.checked = f"{packs} packs and {len(wanted) - packs} index objects are listed, packs in their whole size"
+    report.checked = (
+        f"{count(packs, 'pack')} and {count(len(wanted) - packs, 'index object')} are listed, packs in their whole size"
+    )
     return report
 
 

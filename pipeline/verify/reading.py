@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from blake3 import blake3
-
 from manifests.entry import ID_SIZE, PackTable, Positions, Rows, empty_rows, ids_of
-from manifests.envelope import object_id
+from manifests.envelope import check_header, object_id
 from manifests.manifest import Disk
 from manifests.names import pack_key
 from manifests.pack import ChunkDecoder
 from manifests.tree import LEAF_POSITIONS, disk_digest, leaf, zero_leaves
 from pipeline.catalogue import Point
-from pipeline.errors import CorruptObject, NotFound
+from pipeline.errors import CorruptObject, FormatError, NotFound
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository, missing
 from pipeline.transfer.fetch import PackJob, by_pack
 from pipeline.transfer.index_reader import IndexReader
 from pipeline.transfer.prove import to_ranges
+from pipeline.units import count
 from pipeline.verify.report import VerifyReport
 
 
@@ -35,7 +34,10 @@ def verify_reading(repository: Repository, point: Point, *, parallel: int = 6, w
             report.problems.append(f"{point.manifest.label} disk {disk.number}: {error.message}")
             continue
         chunks, packs = chunks + c, packs + p
-    report.checked = f"{chunks} chunks in {packs} packs were read, decoded and hashed; the index gives the disk digests"
+    report.checked = (
+        f"{count(chunks, 'chunk')} in {count(packs, 'pack')} were read, decoded and hashed; "
+        "the index gives the disk digests"
+    )
     return report
 
 
@@ -104,17 +106,26 @@ def _pack(repository: Repository, packs: PackTable, job: PackJob, chunk_size: in
         return 0, [(int(p), missing(key).message) for p in job.positions]
     whole = object_id(data) == pack
     decoder = ChunkDecoder(chunk_size)
+    sealing = repository.sealing
     ids = ids_of(job.rows)
     bad: list[tuple[int, str]] = []
-    columns = (job.positions.tolist(), *(job.rows[c].tolist() for c in ("offset", "length", "flags")))
-    for i, (position, offset, length, flags) in enumerate(zip(*columns, strict=True)):
+    try:
+        check_header(data, sealing=sealing, name=key)
+        cipher = sealing.data_key(data)
+    except FormatError as error:
+        return len(data), [(int(p), error.message) for p in job.positions]
+    columns = (job.positions.tolist(), *(job.rows[c].tolist() for c in ("offset", "length", "slot", "flags")))
+    for i, (position, offset, length, slot, flags) in enumerate(zip(*columns, strict=True)):
         name = f"{key}, the chunk at byte {offset},"
         try:
-            plain = decoder.decode(data[offset : offset + length], flags, name=name)
+            chunk_id = ids[i * ID_SIZE : (i + 1) * ID_SIZE]
+            plain = decoder.decode(
+                data[offset : offset + length], flags, key=cipher, slot=slot, chunk_id=chunk_id, name=name
+            )
         except CorruptObject as error:
             bad.append((position, error.message))
             continue
-        if blake3(plain).digest() != ids[i * ID_SIZE : (i + 1) * ID_SIZE]:
+        if repository.chunk_id(plain) != chunk_id:
             bad.append((position, f"{name} does not have the content its index says"))
     if not whole and not bad:
         bad.append((int(job.positions[0]), f"{key} is damaged outside the chunks of this disk"))

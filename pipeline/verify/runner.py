@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import FailbackError, Unsupported, UsageError
+from pipeline.progress import Counters
 from pipeline.target import Control
 from pipeline.verify.alive import Alive
 from pipeline.verify.checks import Check, hook_of, validate
@@ -64,6 +65,7 @@ class _Run:
     clock: Clock
     parallel: int
     inbox: queue.Queue[_Answer] = field(default_factory=queue.Queue)
+    awaited: str = ""
 
     def begin_and_skip(self, now: float) -> None:
         """Checks whose dependencies are settled begin, or are skipped; a skipped one settles others."""
@@ -152,6 +154,13 @@ class _Run:
         )
         self.control.tell(f"{check.name}: {status}: {seen}")
 
+    def show(self) -> None:
+        """What is waited for, to whoever watches; only when that has changed."""
+        names = ", ".join(task.check.name for task in self.tasks.values() if task.begun is not None and not task.result)
+        if names and names != self.awaited:
+            self.awaited = names
+            self.control.watch(Counters(phase="waiting for", disk=names))
+
     def pause(self, now: float, until: float) -> float:
         """Seconds until something may have to be done, unless an answer comes before."""
         times = [until]
@@ -211,6 +220,7 @@ def run_checks(
             run.leave_behind(now)
             run.begin_and_skip(now)
             run.start_due(now, end)
+            run.show()
             busy = any(task.busy for task in run.tasks.values())
             answer = clock.wait(run.inbox, run.pause(now, min(look_at, end)), busy=busy)
             if answer is not None:

@@ -125,6 +125,20 @@ def _memory(arguments: argparse.Namespace) -> int:
         return memory(ground, entries=arguments.entries, chunks=arguments.chunks, seed=arguments.seed)
 
 
+def _instant(arguments: argparse.Namespace) -> int:
+    from scripts.bench.instant import instant
+
+    with workplace(arguments.work, arguments.restore_to, arguments.store_in) as ground:
+        starts = instant(ground, size=_bytes(arguments.size), seed=arguments.seed)
+    if arguments.json:
+        starts.write(arguments.json)
+    print(f"\n{starts.table()}")
+    if not arguments.check:
+        return 0
+    print()
+    return checks.report([starts.check()])
+
+
 def _bytes(gib: float) -> int:
     return round(gib * GIB) // 4096 * 4096
 
@@ -139,9 +153,12 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--seed", type=int, default=1)
         return made
 
+    def checked(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--check", action="store_true", help="print pass or FAIL for each promise, exit 1 on FAIL")
+
     def presented(made: argparse.ArgumentParser) -> None:
         made.add_argument("--chart", type=Path, help="also draw a PNG")
-        made.add_argument("--check", action="store_true", help="print pass or FAIL for each promise, exit 1 on FAIL")
+        checked(made)
 
     def placed(made: argparse.ArgumentParser) -> None:
         made.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()), help="image, caches, all the rest")
@@ -205,6 +222,13 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--chunks", type=int, default=1000, help="changed chunks of 64 KiB")
     made.add_argument("--repeats", type=int, default=3)
     placed(made)
+
+    made = command("instant", _instant, "an instant start beside a full restore and a start from local disks")
+    made.add_argument("--size", type=float, default=4, help="GiB of the disk that cannot be compressed")
+    made.add_argument("--json", type=Path, help="all figures")
+    placed(made)
+    restored(made)
+    checked(made)
 
     made = command("memory", _memory, "our peak memory on disks of very different size")
     made.add_argument("--entries", type=int, default=1_000_000, help="chunks with data on the disk with most of them")

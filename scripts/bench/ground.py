@@ -45,5 +45,16 @@ def workplace(work: Path, restores: Path | None = None, store: Path | None = Non
         signal.signal(signal.SIGTERM, former)
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """What cleans up is not interrupted: a second Ctrl-C has to wait."""
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(f"signal {number}")

@@ -67,6 +67,8 @@ def run(command: Command, log: Path) -> Figures:
             # Descendants of an interrupted or crashed command live in the session that was made for it.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            if process.returncode is None:
+                process.wait()  # what it held, locks above all, is free when this returns
     if process.returncode:
         raise CommandFailed(f"{command.arguments[0]} ended with {process.returncode}, see {log}:\n{tail(log)}")
     return Figures(wall, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024, sampler.peak)

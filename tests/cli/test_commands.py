@@ -280,3 +280,30 @@ def test_a_damaged_newest_point_hides_no_other_and_a_full_export_begins_anew(
     assert "web@1" in listed.out
     assert "web@3" in listed.out
     assert failback("import", "web@1", "--out", tmp_path / "out").code == 0
+
+
+def test_of_two_disks_the_one_without_a_place_is_named(
+    repository: Path, disk: Path, tmp_path: Path, failback: Run
+) -> None:
+    other = tmp_path / "other.img"
+    other.write_bytes(b"x" * 5000)
+    assert failback("export", "web", "--disk", disk, "--disk", other).code == 0
+    done = failback("import", "web", "--device", f"0={tmp_path}/device:size=1")
+    assert done.code == 2
+    assert "disk 1 of web@1 has no place to go" in done.err
+    assert "--out" in done.err
+
+
+def test_an_older_point_goes_into_the_same_place_by_its_difference(
+    repository: Path, disk: Path, tmp_path: Path, change: Change, failback: Run
+) -> None:
+    assert failback("export", "web", "--disk", disk).code == 0
+    first = disk.read_bytes()
+    change(disk, 3)
+    assert failback("export", "web", "--disk", disk).code == 0
+    out = tmp_path / "out"
+    assert failback("import", "web", "--out", out).code == 0
+    back = failback("import", "web@1", "--out", out, "--json").result
+    assert back["disks"][0]["mode"] == "refresh"
+    assert 0 < back["disks"][0]["seconds"] <= back["seconds"]
+    assert (out / "web-disk0.raw").read_bytes() == first

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nbd.tools import needs_qemu, qemu_nbd, run
 
 from cli.conftest import CHUNK, Run
 from pipeline.cli.machine import memory_bytes, parse_nic
 from pipeline.cli.per_disk import per_disk
 from pipeline.errors import Unreadable, UsageError
 from pipeline.exporters.raw import RawExporter
+from pipeline.writers.open import open_writer
 
 
 @pytest.fixture
@@ -226,3 +228,79 @@ def test_amounts_of_memory() -> None:
 def test_network_adapters() -> None:
     found = parse_nic("mac=aa:bb:cc:dd:ee:ff,network=lan,address=10.0.0.5/24,address=fd00::5/64")
     assert found["addresses"] == ["10.0.0.5/24", "fd00::5/64"]
+
+
+def test_a_disk_that_is_not_named_any_more_is_refused_unless_it_is_lost(
+    repository: Path, disk: Path, tmp_path: Path, failback: Run
+) -> None:
+    other = tmp_path / "other.img"
+    other.write_bytes(b"x" * 5000)
+    assert failback("export", "web", "--disk", disk, "--disk", other).code == 0
+    for more in ((), ("--dry-run",), ("--full",), ("--final",)):
+        refused = failback("export", "web", "--disk", disk, *more)
+        assert refused.code == 2
+        assert f"1: {other}" in refused.err
+        assert "--fewer-disks" in refused.err
+    assert [point["sequence"] for point in failback("list", "web", "--json").result["points"]] == [1]
+    assert failback("export", "web", "--disk", disk, "--fewer-disks").code == 0
+    assert failback("export", "web", "--disk", disk).code == 0, "the newest point is what counts"
+
+
+@pytest.mark.parametrize(
+    ("flags", "warned"),
+    [
+        ((), False),
+        (("--cpus", 2), True),
+        (("--nic", "network=lan"), False),
+        (("--nic", "network=lan", "--cpus", 2), False),
+    ],
+)
+def test_hardware_without_an_adapter_is_warned_of(
+    repository: Path, disk: Path, flags: tuple[object, ...], warned: bool, failback: Run
+) -> None:
+    done = failback("export", "web", "--disk", disk, *flags)
+    assert done.code == 0
+    assert ("no network adapter is recorded" in done.err) is warned
+    assert "adapter" not in failback("export", "web", "--disk", disk).err
+
+
+@needs_qemu
+def test_why_a_bitmap_is_not_used_is_said(repository: Path, tmp_path: Path, failback: Run) -> None:
+    image = tmp_path / "disk.qcow2"
+
+    run("qemu-img", "create", "-f", "qcow2", image, "1M")
+    export(failback, image)
+    for name in ("failback-late", "nightly"):
+        run("qemu-img", "bitmap", "--add", image, name)
+    done = export(failback, image)
+    assert done["mode"] == "incremental"
+    assert "bitmap failback-late is not used, it was not there and empty at point 1" in done["reason"]
+    assert "bitmap nightly is not used, its name does not begin with failback" in done["reason"]
+    done = export(failback, image)
+    assert done["mode"] == "changed blocks"
+    assert "not used" not in done["reason"]
+    assert "bitmap" not in export(failback, image, "--no-change-maps")["reason"]
+
+
+@needs_qemu
+def test_a_bitmap_that_a_dead_writer_left_is_said_to_be_of_no_use(
+    repository: Path, tmp_path: Path, failback: Run
+) -> None:
+    image = tmp_path / "disk.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", image, "1M")
+    run("qemu-img", "bitmap", "--add", image, "failback-1")
+    export(failback, image)
+    with qemu_nbd(tmp_path, "--format=qcow2", image) as server:
+        writer = open_writer(server.uri, size=1 << 20)
+        writer.write(0, [b"x" * 512])
+        writer.flush()
+        server.kill()  # a bitmap in use is written back at the end, which does not come
+        writer.close()
+    done = export(failback, image)
+    assert done["mode"] == "incremental"
+    assert "bitmap failback-1 is not used, it was not stored completely" in done["reason"]
+    assert done["chunks_new"] == 1
+
+
+def test_the_forecast_has_units_that_suit(repository: Path, disk: Path, failback: Run) -> None:
+    assert "reads 1.25 MiB, 0.0 s at 100 MB/s" in export(failback, disk)["reason"]

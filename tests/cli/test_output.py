@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run, command
-from pipeline.cli import units
+from pipeline import units
 from pipeline.cli.progress import Meter, sentence
 from pipeline.progress import Counters
 
@@ -61,7 +61,7 @@ def test_common_options_may_stand_before_and_after(empty: Path, tmp_path: Path, 
     assert failback("-r", other, "repository", "init").code == 0
     assert failback("list", "-r", other).code == 0
     assert failback("repository", "info", "--repository", other, "--json").code == 0
-    assert failback("list").code == 4
+    assert failback("list").code == 2
 
 
 def test_a_bar_on_a_terminal(repository: Path, tmp_path: Path) -> None:
@@ -114,6 +114,10 @@ def test_the_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stalled[1:] == (0.0, None)
 
 
+def test_what_is_waited_for_is_shown_without_figures_of_bytes() -> None:
+    assert sentence(Counters(phase="waiting for", disk="login, shop"), 0.0, None) == "waiting for login, shop"
+
+
 def test_sizes() -> None:
     shown = {
         0: "0 bytes",
@@ -144,3 +148,28 @@ def test_durations() -> None:
 def test_json_lines_stay_whole_under_many_threads(repository: Path, disk: Path, process: Run) -> None:
     for line in process("export", "web", "--disk", disk, "--json", "-v").out.splitlines():
         json.loads(line)
+
+
+def test_a_repository_that_is_not_there_is_one_finding_whether_its_folder_is_or_not(
+    empty: Path, disk: Path, failback: Run
+) -> None:
+    missing = failback("list")
+    empty.mkdir()
+    nothing = failback("list")
+    assert (missing.code, nothing.code) == (2, 2)
+    assert "there is no such folder" in missing.err
+    assert missing.err.splitlines()[1] == nothing.err.splitlines()[1]
+    assert "mount" in nothing.err
+    assert "failback repository init" in nothing.err
+
+
+def test_help_says_where_a_point_is_booted(failback: Run) -> None:
+    assert "[default: (qemu)]" in failback("verify", "--help").out
+
+
+def test_one_of_a_thing_is_not_called_many(repository: Path, tmp_path: Path, failback: Run) -> None:
+    small = tmp_path / "small.img"
+    small.write_bytes(b"x" * 1000)
+    assert failback("export", "web", "--disk", small).code == 0
+    assert "1 pack and" in failback("verify", "web").out
+    assert "1 chunk in 1 pack were read" in failback("verify", "web", "--read").out

@@ -201,3 +201,17 @@ def test_instant_it_runs_from_the_repository_and_moves_to_its_disks(
     assert processes(state) == []
     [disk] = (state / "targets" / "qemu").glob("*/stage/disk0.raw")
     assert disk.read_bytes()[1024:1536] == disk.read_bytes()[:512], "what the guest wrote"
+
+
+def test_a_dry_run_beside_the_machine_that_runs_says_that_it_is_there(
+    bring: Callable[..., list[object]], failback: Run
+) -> None:
+    arguments = bring()
+    done = failback(*arguments, "--hook", READY, "--json")
+    assert done.code == 0, done.out + done.err
+    [disk] = done.result["disks"]
+    assert 0 < disk["seconds"] < done.result["seconds"] - done.result["checks"]["seconds"]
+    dry = failback(*arguments, "--dry-run")
+    assert dry.code == 0, dry.out + dry.err
+    assert "vm@1 is on the disks at qemu already" in dry.out
+    assert "KVM: no KVM" not in dry.out

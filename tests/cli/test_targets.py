@@ -16,6 +16,8 @@ from plugin.install import install
 
 from cli.conftest import Done, Run, command
 from pipeline.cli import exitcodes
+from pipeline.verify.hook import passed
+from pipeline.verify.hooks.console import ConsoleHook
 
 HARDWARE = ("--nic", "network=old", "--memory", "512M", "--cpus", "2")
 MAP = """
@@ -120,8 +122,77 @@ def test_verify_boots_and_leaves_nothing_behind(failback: Run, shed: Path, tmp_p
     assert list(shed.iterdir()) == []
 
 
+def test_a_dry_run_of_what_is_there_says_so_and_of_a_later_point_what_the_import_would(
+    bring: Run, failback: Run, disk: Path, change: Callable[[Path, int], None]
+) -> None:
+    bring("--boot")
+    done = bring("--dry-run")
+    assert done.code == 0, done.err
+    assert "web@1 is on the disks at shed already" in done.out
+    result = bring("--dry-run", "--json").result
+    assert (result["to_move"], result["disks"]) == (0, [])
+    failback("stop", "web", "--to", "shed")
+    assert bring("--dry-run", "--json").result["disks"] == [], "what it wrote is still there"
+    assert bring("--dry-run", "--rehearse").code == bring("--rehearse").code == 7
+    change(disk, 3)
+    failback("export", "web", "--disk", disk)
+    dry, real = bring("--dry-run"), bring()
+    assert dry.code == real.code == 7
+    assert dry.err == real.err
+
+
+def test_a_port_of_a_machine_without_an_adapter_is_refused_before_anything_moves(
+    shed: Path, failback: Run, disk: Path, tmp_path: Path
+) -> None:
+    assert failback("export", "bare", "--disk", disk, "--memory", "512M").code == 0
+    checks = tmp_path / "checks.yaml"
+    check = "{name: port, hook: tcp, settings: {port: 22}, level: advisory}"
+    checks.write_text(f"checks: [{check}, {{name: up, hook: console, settings: {{text: 'login:'}}}}]")
+    for verb in (("import", "bare"), ("import", "bare", "--rehearse"), ("verify", "bare", "--boot")):
+        done = failback(*verb, "--to", "shed", "--hook", "http:80")
+        assert done.code == 11
+        assert "bare has no network adapter: the check 'http:80' cannot reach port 80" in done.err
+        assert "--nic network=NAME" in done.err
+    assert not shed.exists()
+    done = failback("import", "bare", "--to", "shed", "--checks", checks, "--map", tmp_path / "map.yaml", "--json")
+    assert done.code == 0, done.err
+    assert [c["status"] for c in done.result["checks"]["checks"]] == ["not applicable", "passed"]
+    assert "it will have none" in done.out
+    (tmp_path / "map.yaml").write_text('networks: {"*": null}')
+    done = failback("import", "web", "--to", "shed", "--map", tmp_path / "map.yaml", "--hook", "tcp:22")
+    assert done.code == 11
+    assert "the mapping takes its adapters away" in done.err
+
+
+def test_a_proof_that_is_weak_is_called_so(
+    bring: Run, failback: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ConsoleHook, "look", lambda *_: passed("the picture changed"))
+    verify = ("verify", "web", "--boot", "--to", "shed", "--map", tmp_path / "map.yaml")
+    for weak in ((), ("--hook", "console"), ("--picture", tmp_path / "p.png")):
+        assert "a weak proof" in failback(*verify, *weak).err
+        assert failback(*verify, *weak, "--json").result["weak_proof"] is True
+    for strong in (("--hook", "door:web"), ("--hook", "console:login:"), ("--hook", "console", "--hook", "door:web")):
+        assert "a weak proof" not in failback(*verify, *strong).err
+        assert failback(*verify, *strong, "--json").result["weak_proof"] is False
+
+
+def test_what_stop_kept_is_cleaned_only_by_force(bring: Run, failback: Run, shed: Path) -> None:
+    bring("--boot")
+    assert failback("stop", "web", "--to", "shed", "--keep").code == 0
+    refused = failback("clean", "web", "--to", "shed", "--all")
+    assert refused.code == 7
+    assert "--force" in refused.err
+    assert len(machines(shed, "kept")) == 1
+    assert failback("clean", "web", "--to", "shed", "--force").code == 2
+    assert failback("clean", "web", "--to", "shed", "--all", "--force").code == 0
+    assert list(shed.iterdir()) == []
+
+
 def test_stop_decides_about_what_the_machine_wrote(bring: Run, failback: Run, shed: Path) -> None:
     assert failback("stop", "web", "--to", "shed").code == 3
+    assert failback("clean", "--json").result["places"] == [], "nothing is remembered of having asked"
+    assert failback("clean", "web", "--to", "shed", "--json").result["places"] == []
     bring("--boot")
     assert "web is off at shed" in failback("stop", "web", "--to", "shed").out
     assert "web was off at shed" in failback("stop", "web", "--to", "shed").out

@@ -142,6 +142,7 @@ def test_a_dirty_bitmap_tells_exactly_what_was_written(tmp_path: Path, granulari
 
     exporter = open_exporter(str(image))
     assert exporter.change_maps() == ["since-monday", "empty"]
+    assert exporter.broken_change_maps() == []
     found = list(exporter.changed_extents("since-monday"))
     covered: set[int] = set()
     end = 0
@@ -175,6 +176,7 @@ def test_a_bitmap_that_was_not_stored_completely_is_not_offered(tmp_path: Path) 
     assert "in-use" in flags
     exporter = open_exporter(str(image))
     assert exporter.change_maps() == []
+    assert exporter.broken_change_maps() == ["broken"]
     exporter.close()
 
 

@@ -24,10 +24,12 @@ from manifests.pack import PackBuilder
 from manifests.packlist import PackUse, encode_pack_list
 from manifests.page import encode_journal, encode_page, encode_segment
 from manifests.repository import RepositoryDocument
+from manifests.sealing import Sealing
 from manifests.segment_table import encode_segment_table
 
 VECTORS = Path(__file__).parent / "vectors"
 REPOSITORY = bytes(range(16))
+SEALING = Sealing(REPOSITORY)
 SALT = bytes(range(0x80, 0xA0))
 LINEAGE = bytes(range(0x20, 0x30))
 CHUNK = 64 << 10
@@ -94,7 +96,7 @@ SEGMENTS = (
 
 @contextmanager
 def fixed_salt() -> Iterator[None]:
-    with patch("os.urandom", lambda n: SALT[:n]):
+    with patch("manifests.envelope.fresh_salt", lambda contents: SALT):
         yield
 
 
@@ -153,10 +155,10 @@ def manifest() -> Manifest:
 
 
 def pack() -> bytes:
-    builder = PackBuilder(LINEAGE, CHUNK)
+    builder = PackBuilder(LINEAGE, CHUNK, SEALING)
     builder.add(9, blake3(SQUEEZED).digest(), zstandard.ZstdCompressor(level=1).compress(SQUEEZED), 0)
     builder.add(1 << 40, blake3(RANDOM).digest(), RANDOM, FLAG_STORED)
-    return builder.seal(REPOSITORY)[1]
+    return builder.seal()[1]
 
 
 def plains() -> dict[str, bytes]:
@@ -183,10 +185,10 @@ def stored() -> dict[str, bytes]:
         return {
             "repository.json": DOCUMENT.encode(),
             "pack.bin": pack(),
-            **{f"{n}.bin": seal_by_id(k, forms[n], repository=REPOSITORY)[1] for n, k in kinds.items()},
-            "journal.bin": seal_by_place(Kind.JOURNAL, forms["journal"], repository=REPOSITORY, key=KEYS["journal"]),
-            "manifest.bin": manifest().encode(REPOSITORY),
-            **{f"{n}.bin": encode_record(k, d, repository=REPOSITORY, key=KEYS[n]) for n, (k, d) in RECORDS.items()},
+            **{f"{n}.bin": seal_by_id(k, forms[n], sealing=SEALING)[1] for n, k in kinds.items()},
+            "journal.bin": seal_by_place(Kind.JOURNAL, forms["journal"], sealing=SEALING, key=KEYS["journal"]),
+            "manifest.bin": manifest().encode(SEALING),
+            **{f"{n}.bin": encode_record(k, d, sealing=SEALING, key=KEYS[n]) for n, (k, d) in RECORDS.items()},
         }
 
 

@@ -44,11 +44,11 @@ def open_stored(name: str, data: bytes, *, named: bytes | None = None) -> object
     if name == "pack.bin":
         if blake3(data).digest() != wanted:
             raise CorruptObject("pack is damaged")
-        return read_table(data, repository=made.REPOSITORY, name=name)
+        return read_table(data, sealing=made.SEALING, name=name)
     if name in BY_ID:
-        return PLAIN[stem](open_by_id(data, BY_ID[name], wanted, repository=made.REPOSITORY, name=name))
+        return PLAIN[stem](open_by_id(data, BY_ID[name], wanted, sealing=made.SEALING, name=name))
     if name == "journal.bin":
-        return PLAIN[stem](open_by_place(data, Kind.JOURNAL, repository=made.REPOSITORY, key=made.KEYS[stem])[1])
+        return PLAIN[stem](open_by_place(data, Kind.JOURNAL, sealing=made.SEALING, key=made.KEYS[stem])[1])
     if name == "manifest.bin":
-        return decode_manifest(data, repository=made.REPOSITORY, key=made.KEYS[stem])
-    return decode_record(data, made.RECORDS[stem][0], repository=made.REPOSITORY, key=made.KEYS[stem])
+        return decode_manifest(data, sealing=made.SEALING, key=made.KEYS[stem])
+    return decode_record(data, made.RECORDS[stem][0], sealing=made.SEALING, key=made.KEYS[stem])

@@ -103,8 +103,9 @@ def test_a_truncation_before_the_checksum_was_taken_is_detected(name: str) -> No
         (40, 15, NewerFormat),
         (40, 0, NewerFormat),
         (41, 2, NewerFormat),
-        (42, 1, NewerFormat),  # encrypted
-        (42, 2, NewerFormat),
+        (42, 1, CorruptObject),  # encrypted, in a repository that is not
+        (42, 2, CorruptObject),  # signed
+        (42, 4, NewerFormat),
         (43, 1, NewerFormat),
         (44, 1, CorruptObject),
         (48, 255, WrongRepository),
@@ -185,7 +186,7 @@ def test_unknown_flags_of_an_entry_are_refused_as_newer(name: str) -> None:
 @many
 def test_a_damaged_ranged_read_is_detected_by_the_chunk_id(at: int, change: int, slot: int) -> None:
     pack = vector("pack.bin")
-    table = read_table(pack, repository=made.REPOSITORY, name="pack")
+    table = read_table(pack, sealing=made.SEALING, name="pack")
     start, length = int(table.offsets[slot]), int(table.lengths[slot])
     sealed = bytearray(pack[start : start + length])
     sealed[at % length] ^= change
@@ -199,7 +200,7 @@ def test_a_damaged_ranged_read_is_detected_by_the_chunk_id(at: int, change: int,
 @pytest.mark.parametrize("slot", [0, 1])
 def test_a_ranged_read_of_the_wrong_length_is_detected(slot: int) -> None:
     pack = vector("pack.bin")
-    table = read_table(pack, repository=made.REPOSITORY, name="pack")
+    table = read_table(pack, sealing=made.SEALING, name="pack")
     start, length = int(table.offsets[slot]), int(table.lengths[slot])
     for wrong in (0, 1, length - 1, length + 1, length + 5):
         with pytest.raises(CorruptObject):
@@ -210,7 +211,7 @@ def test_a_ranged_read_of_the_wrong_length_is_detected(slot: int) -> None:
 
 def test_a_table_is_read_from_the_end_of_a_pack() -> None:
     pack = vector("pack.bin")
-    whole = read_table(pack, repository=made.REPOSITORY, name="pack")
+    whole = read_table(pack, sealing=made.SEALING, name="pack")
     start = table_start(pack[-FOOTER_SIZE:], size=len(pack), name="pack")
     found = decode_table(pack[start:], size=len(pack), name="pack")
     assert (found.lineage, found.ids) == (whole.lineage, whole.ids)

@@ -94,8 +94,8 @@ def test_lists_longer_than_their_bytes_are_refused(name: str, head: int | tuple[
 @pytest.mark.parametrize("slots", [0, 1, PACK_SLOTS, PACK_SLOTS + 1, (1 << 32) - 1])
 def test_a_footer_that_points_elsewhere_is_refused(at: int, length: int, slots: int) -> None:
     footer = struct.pack("<IIIIQ8s", at, length, slots, made.CHUNK, 0, b"kcabliaf")
-    data = new_header(Kind.PACK, made.REPOSITORY) + bytes(100) + footer
-    assert peak_of(lambda: read_table(data, repository=made.REPOSITORY, name="pack")) < MIB
+    data = new_header(Kind.PACK, made.SEALING, b"") + bytes(100) + footer
+    assert peak_of(lambda: read_table(data, sealing=made.SEALING, name="pack")) < MIB
 
 
 def test_chunks_of_a_pack_overlap_nowhere() -> None:
@@ -108,21 +108,21 @@ def test_chunks_of_a_pack_overlap_nowhere() -> None:
         body = encode_body(bytes(wrong))
         footer = struct.pack("<IIIIQ8s", at, len(body), 2, made.CHUNK, 0, b"kcabliaf")
         with pytest.raises(CorruptObject):
-            read_table(bytes(data[:at]) + body + footer, repository=made.REPOSITORY, name="pack")
+            read_table(bytes(data[:at]) + body + footer, sealing=made.SEALING, name="pack")
 
 
 def test_json_deeper_than_any_stack_is_refused() -> None:
     plain = b"[" * 1_000_000
-    data = new_header(Kind.SESSION, made.REPOSITORY) + encode_body(plain)
+    data = new_header(Kind.SESSION, made.SEALING, b"") + encode_body(plain)
     data += place_checksum(data, "session")
     with pytest.raises(CorruptObject, match="JSON"):
-        decode_record(data, Kind.SESSION, repository=made.REPOSITORY, key="session")
+        decode_record(data, Kind.SESSION, sealing=made.SEALING, key="session")
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 144, 175])
 def test_an_object_shorter_than_its_frame_is_refused(size: int) -> None:
     with pytest.raises(CorruptObject):
-        open_by_place(bytes(size), Kind.SESSION, repository=made.REPOSITORY, key="session")
+        open_by_place(bytes(size), Kind.SESSION, sealing=made.SEALING, key="session")
 
 
 def test_a_writer_cannot_exceed_what_readers_take() -> None:
@@ -131,7 +131,7 @@ def test_a_writer_cannot_exceed_what_readers_take() -> None:
     use = PackUse(1, 1)
     with pytest.raises(ValueError, match="too many"):
         encode_pack_list(dict.fromkeys(range(MAX_PACKS + 1), use))  # type: ignore[arg-type]
-    builder = PackBuilder(made.LINEAGE, made.CHUNK)
+    builder = PackBuilder(made.LINEAGE, made.CHUNK, made.SEALING)
     for i in range(PACK_SLOTS):
         builder.add(i, made.made_id(i), b"x", 0)
     with pytest.raises(ValueError, match="full"):

@@ -43,6 +43,7 @@ from manifests.pack import ChunkDecoder, PackBuilder, read_table
 from manifests.packlist import PackUse, add_up, decode_pack_list, encode_pack_list, split_pack_list
 from manifests.page import decode_journal, decode_page, decode_segment, encode_journal, encode_page, encode_segment
 from manifests.repository import RepositoryDocument
+from manifests.sealing import Sealing
 
 from . import make_vectors as made
 from . import reader
@@ -222,22 +223,22 @@ def test_bodies_round_trip(plain: bytes) -> None:
 @given(plain=st.binary(max_size=100), kind=st.sampled_from(Kind), repository=st.binary(min_size=16, max_size=16))
 @usual
 def test_objects_round_trip_in_their_own_repository_only(plain: bytes, kind: Kind, repository: bytes) -> None:
-    named, data = seal_by_id(kind, plain, repository=repository)
-    assert open_by_id(data, kind, named, repository=repository, name="x") == plain
+    named, data = seal_by_id(kind, plain, sealing=Sealing(repository))
+    assert open_by_id(data, kind, named, sealing=Sealing(repository), name="x") == plain
     assert reader.by_id(data) == (named, kind, plain)
-    placed = seal_by_place(kind, plain, repository=repository, key="a/b")
-    assert open_by_place(placed, kind, repository=repository, key="a/b") == (kind, plain)
+    placed = seal_by_place(kind, plain, sealing=Sealing(repository), key="a/b")
+    assert open_by_place(placed, kind, sealing=Sealing(repository), key="a/b") == (kind, plain)
     other = bytes([repository[0] ^ 1]) + repository[1:]
     with pytest.raises(WrongRepository):
-        open_by_id(data, kind, named, repository=other, name="x")
+        open_by_id(data, kind, named, sealing=Sealing(other), name="x")
     with pytest.raises(WrongRepository):
-        open_by_place(placed, kind, repository=other, key="a/b")
+        open_by_place(placed, kind, sealing=Sealing(other), key="a/b")
 
 
 def test_an_object_moved_to_another_place_is_refused() -> None:
-    placed = seal_by_place(Kind.TOMBSTONE, b"x", repository=made.REPOSITORY, key="tombstones/web/0000000001")
+    placed = seal_by_place(Kind.TOMBSTONE, b"x", sealing=made.SEALING, key="tombstones/web/0000000001")
     with pytest.raises(CorruptObject, match="moved"):
-        open_by_place(placed, Kind.TOMBSTONE, repository=made.REPOSITORY, key="tombstones/web/0000000002")
+        open_by_place(placed, Kind.TOMBSTONE, sealing=made.SEALING, key="tombstones/web/0000000002")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1: 2}, b"x", [{"deep": float("-inf")}]])
@@ -245,7 +246,7 @@ def test_what_json_cannot_hold_is_refused_with_its_place(value: object) -> None:
     with pytest.raises(ValidationError, match=r"vendor\.x.*JSON|vendor\.x.*keys are text"):
         Machine(name="web", raw={"vendor": {"x": value}})
     with pytest.raises(UsageError, match=r"vendor\.x"):
-        encode_record(Kind.SESSION, {"vendor": {"x": value}}, repository=made.REPOSITORY, key="a")
+        encode_record(Kind.SESSION, {"vendor": {"x": value}}, sealing=made.SEALING, key="a")
 
 
 def test_a_path_that_is_not_utf_8_is_recorded_with_escapes() -> None:
@@ -253,16 +254,16 @@ def test_a_path_that_is_not_utf_8_is_recorded_with_escapes() -> None:
     disk = made.manifest().disks[0].model_dump() | {"name": path, "serial": path}
     manifest = made.manifest().model_copy(update={"disks": (Disk(**disk),)})
     key = made.KEYS["manifest"]
-    found = decode_manifest(manifest.encode(made.REPOSITORY), repository=made.REPOSITORY, key=key)
+    found = decode_manifest(manifest.encode(made.SEALING), sealing=made.SEALING, key=key)
     assert found == manifest
     assert found.disks[0].name == found.disks[0].serial == r"/dev/\udcff"
     assert Machine(name="web", raw={"p": [path]}).raw == {"p": [r"/dev/\udcff"]}
-    data = encode_record(Kind.SESSION, {path: [path]}, repository=made.REPOSITORY, key="a")
-    assert decode_record(data, Kind.SESSION, repository=made.REPOSITORY, key="a") == {r"/dev/\udcff": [r"/dev/\udcff"]}
+    data = encode_record(Kind.SESSION, {path: [path]}, sealing=made.SEALING, key="a")
+    assert decode_record(data, Kind.SESSION, sealing=made.SEALING, key="a") == {r"/dev/\udcff": [r"/dev/\udcff"]}
 
 
 def test_equal_contents_have_two_names() -> None:
-    first, second = (seal_by_id(Kind.PAGE, b"same", repository=made.REPOSITORY) for _ in range(2))
+    first, second = (seal_by_id(Kind.PAGE, b"same", sealing=made.SEALING) for _ in range(2))
     assert first[0] != second[0]
 
 
@@ -272,19 +273,19 @@ def test_equal_contents_have_two_names() -> None:
 )
 @settings(deadline=None, max_examples=60)
 def test_packs_round_trip(chunks: list[tuple[int, bytes, bool]], lineage: bytes) -> None:
-    builder = PackBuilder(lineage, made.CHUNK)
+    builder = PackBuilder(lineage, made.CHUNK, made.SEALING)
     plains, told = [], []
     for position, seed, stored in chunks:
         plain = seed.ljust(made.CHUNK, seed[:1])
         sealed = plain if stored else zstandard.ZstdCompressor(level=1).compress(plain)
         told.append(builder.add(position, blake3(plain).digest(), sealed, FLAG_STORED * stored))
         plains.append(plain)
-    named, data = builder.seal(made.REPOSITORY)
+    named, data = builder.seal()
     assert named == blake3(data).digest()
-    table = read_table(data, repository=made.REPOSITORY, name="pack")
+    table = read_table(data, sealing=made.SEALING, name="pack")
     assert (table.lineage, table.chunk_size) == (lineage, made.CHUNK)
     assert table.positions.tolist() == [c[0] for c in chunks]
-    assert list(enumerate(table.offsets.tolist())) == told
+    assert list(zip(range(len(chunks)), table.offsets.tolist(), table.lengths.tolist(), strict=True)) == told
     assert table.ids == [blake3(p).digest() for p in plains]
     decoder = ChunkDecoder(made.CHUNK)
     for plain, at, length, flags in zip(plains, table.offsets, table.lengths, table.flags, strict=True):
@@ -295,8 +296,8 @@ def test_packs_round_trip(chunks: list[tuple[int, bytes, bool]], lineage: bytes)
 @given(document=records, kind=st.sampled_from([made.RECORDS[n][0] for n in sorted(made.RECORDS)]))
 @usual
 def test_records_round_trip(document: dict[str, object], kind: Kind) -> None:
-    data = encode_record(kind, document, repository=made.REPOSITORY, key="a/b")
-    assert decode_record(data, kind, repository=made.REPOSITORY, key="a/b") == document
+    data = encode_record(kind, document, sealing=made.SEALING, key="a/b")
+    assert decode_record(data, kind, sealing=made.SEALING, key="a/b") == document
     assert reader.record(data, "a/b") == (kind, document)
 
 
@@ -351,9 +352,9 @@ manifests = st.builds(
 @given(manifest=manifests)
 @settings(deadline=None, max_examples=60)
 def test_manifests_round_trip(manifest: Manifest) -> None:
-    data = manifest.encode(made.REPOSITORY)
+    data = manifest.encode(made.SEALING)
     key = manifest_key(manifest.machine.name, manifest.sequence)
-    assert decode_manifest(data, repository=made.REPOSITORY, key=key) == manifest
+    assert decode_manifest(data, sealing=made.SEALING, key=key) == manifest
     assert reader.record(data, key) == (Kind.MANIFEST, manifest.model_dump(mode="json"))
 
 

@@ -46,7 +46,7 @@ def test_the_repository_document_is_encoded_to_the_very_bytes_of_the_vector() ->
 def test_every_vector_begins_with_the_header_written_today(name: str) -> None:
     data = vector(name)
     with made.fixed_salt():
-        assert new_header(Kind(data[40]), made.REPOSITORY) == data[:128]
+        assert new_header(Kind(data[40]), made.SEALING, b"") == data[:128]
 
 
 def test_every_type_of_object_has_a_vector() -> None:
@@ -56,7 +56,7 @@ def test_every_type_of_object_has_a_vector() -> None:
 @pytest.mark.parametrize("name", sorted(BY_ID))
 def test_objects_named_by_id_open_to_the_plain_vector(name: str) -> None:
     data = vector(f"{name}.bin")
-    found = open_by_id(data, BY_ID[name], blake3(data).digest(), repository=made.REPOSITORY, name=name)
+    found = open_by_id(data, BY_ID[name], blake3(data).digest(), sealing=made.SEALING, name=name)
     assert found == vector(f"{name}.plain")
     assert reader.by_id(data) == (blake3(data).digest(), BY_ID[name], found)
 
@@ -64,7 +64,7 @@ def test_objects_named_by_id_open_to_the_plain_vector(name: str) -> None:
 def test_a_journal_opens_to_the_plain_vector() -> None:
     data = vector("journal.bin")
     key = made.KEYS["journal"]
-    found = open_by_place(data, Kind.JOURNAL, repository=made.REPOSITORY, key=key)
+    found = open_by_place(data, Kind.JOURNAL, sealing=made.SEALING, key=key)
     assert found == (Kind.JOURNAL, vector("journal.plain"))
     assert reader.by_place(data, key) == (10, vector("journal.plain"))
 
@@ -133,7 +133,7 @@ def test_a_pack_means_the_same_to_both_readers() -> None:
     second = reader.pack(data)
     assert second["type"] == Kind.PACK
     assert second["chunks"] == [made.SQUEEZED, made.RANDOM]
-    table = read_table(data, repository=made.REPOSITORY, name="pack")
+    table = read_table(data, sealing=made.SEALING, name="pack")
     assert (table.lineage, table.chunk_size) == (made.LINEAGE, made.CHUNK) == (second["lineage"], second["chunk_size"])
     assert table.positions.tolist() == list(second["positions"]) == [9, 1 << 40]
     decoder = ChunkDecoder(made.CHUNK)
@@ -145,7 +145,7 @@ def test_a_pack_means_the_same_to_both_readers() -> None:
 
 def test_a_manifest_means_the_same_to_both_readers() -> None:
     data = vector("manifest.bin")
-    assert decode_manifest(data, repository=made.REPOSITORY, key=made.KEYS["manifest"]) == made.manifest()
+    assert decode_manifest(data, sealing=made.SEALING, key=made.KEYS["manifest"]) == made.manifest()
     kind, document = reader.record(data, made.KEYS["manifest"])
     assert kind == Kind.MANIFEST
     assert document == json.loads(json.dumps(made.manifest().model_dump(mode="json")))
@@ -155,12 +155,12 @@ def test_a_manifest_means_the_same_to_both_readers() -> None:
 def test_records_mean_the_same_to_both_readers(name: str) -> None:
     kind, document = made.RECORDS[name]
     data = vector(f"{name}.bin")
-    assert decode_record(data, kind, repository=made.REPOSITORY, key=made.KEYS[name]) == document
+    assert decode_record(data, kind, sealing=made.SEALING, key=made.KEYS[name]) == document
     assert reader.record(data, made.KEYS[name]) == (kind, document)
 
 
 def test_a_void_record_is_no_manifest() -> None:
-    assert decode_manifest(vector("void.bin"), repository=made.REPOSITORY, key=made.KEYS["void"]) is None
+    assert decode_manifest(vector("void.bin"), sealing=made.SEALING, key=made.KEYS["void"]) is None
 
 
 def test_the_repository_document_means_the_same_to_both_readers() -> None:

@@ -93,7 +93,7 @@ class AnyOrder(RuleBasedStateMachine):
         verify = home.marker("verify")
         assert not home.platform.find_disks(marker=verify), "a verification left something"
         assert not home.platform.find_machines(purpose="rehearsal")
-        home.clean(machine="vm", target="simulated", everything=True)
+        home.clean(machine="vm", target="simulated", everything=True, kept_too=True)
         assert home.things() == []
         self.patch.undo()
         self.folder.cleanup()

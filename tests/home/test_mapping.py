@@ -88,6 +88,18 @@ def test_an_adapter_that_the_mapping_forgot_is_an_error_and_a_network_nobody_has
     assert "'VM Network'" in found[1].remedy
 
 
+@pytest.mark.parametrize("networks", ["{lan: prod}", "{'*': prod}"])
+def test_a_mapping_of_networks_for_a_machine_without_adapters_is_told(tmp_path: Path, networks: str) -> None:
+    bench = Workbench(tmp_path)
+    bench.export(make_disk(tmp_path / "disk", 1 << 20), machine="bare", hardware=Machine(name="bare"))
+    machine = wanted(bench.point(machine="bare").manifest, f"networks: {networks}")
+    assert machine.networks == ()
+    [finding] = machine.findings
+    assert (finding.severity, finding.subject) == ("warning", "networks")
+    assert "--nic" in finding.remedy
+    assert finding in machine.rehearsal().findings
+
+
 def test_what_is_said_for_one_machine_wins_and_the_rest_holds(manifest: Manifest) -> None:
     machine = wanted(
         manifest,

@@ -56,6 +56,8 @@ def test_where_there_is_no_machine_or_no_switch_it_is_said(home: Home, make: Mak
     with pytest.raises(CatalogueError, match="no machine vm at simulated") as caught:
         home.stop()
     assert "failback import vm" in caught.value.remedy
+    assert home.clean() == home.clean(machine="vm", target="simulated") == []
+    assert list((home.state / "places").glob("*/*")) == []
 
 
 def test_a_machine_that_only_its_guest_can_stop_is_left_on(make: Make) -> None:
@@ -135,6 +137,18 @@ def test_everything_is_removed_only_when_asked_and_only_when_off(home: Home) -> 
     assert actions(home, machine="vm", target="simulated", everything=True)["vm/import"] == "remove"
     assert home.things() == []
     assert not (home.state / "places" / "simulated" / home.marker()).exists()
+
+
+def test_the_only_copy_of_what_a_machine_wrote_is_removed_only_by_force(home: Home) -> None:
+    home.bring(boot=True)
+    home.stop("keep")
+    things = home.things()
+    with pytest.raises(TargetBusy, match="the only copy") as caught:
+        home.clean(machine="vm", target="simulated", everything=True)
+    assert "--force" in caught.value.remedy
+    assert home.things() == things
+    assert actions(home, machine="vm", target="simulated", everything=True, kept_too=True)["vm/import"] == "remove"
+    assert home.things() == []
 
 
 def test_only_the_machine_and_target_that_were_named_are_looked_at(home: Home) -> None:

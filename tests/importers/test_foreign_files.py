@@ -102,7 +102,7 @@ def test_an_interrupted_restore_that_was_moved_away_and_replaced_is_refused(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.transfer.restore.DiskRestore._prove_whole", cut)
+        patch.setattr("pipeline.transfer.read_back.ReadBack.whole", cut)
         with pytest.raises(KeyboardInterrupt):
             bench.restore(2)
     half = bench.restored().rename(bench.root / "half")

@@ -24,7 +24,7 @@ from pipeline.errors import (
 from pipeline.progress import Counters
 from pipeline.store.fault import Fail, FaultyStore, Rule, startswith
 from pipeline.transfer import local
-from pipeline.transfer import restore as restore_module
+from pipeline.transfer import move as move_module
 from pipeline.transfer.index_reader import IndexReader
 from pipeline.transfer.stage import Stage
 from pipeline.writers.raw import RawWriter
@@ -128,7 +128,7 @@ def test_an_interrupted_full_restore_fetches_nothing_twice_that_was_acknowledged
     monkeypatch.setattr("manifests.pack.PACK_SIZE", 4 * CHUNK)
     source = make_disk(tmp_path / "source", 4 * MIB, {0: noise(4 * MIB, 1)})
     bench.export(source)
-    monkeypatch.setattr(restore_module, "_ACKNOWLEDGE_SECONDS", 0.0)
+    monkeypatch.setattr(move_module, "_ACKNOWLEDGE_SECONDS", 0.0)
     first = FaultyStore(bench.store, [Rule(Fail(StoreUnavailable("cut")), verb="get_range", nth=8, last=999)])
     with pytest.raises(StoreUnavailable):
         bench.through(first).restore(parallel=1)
@@ -412,7 +412,7 @@ def test_what_a_lying_target_acknowledged_is_not_believed(
 ) -> None:
     """The bits that say "written" are saved, the proof fails: the next run must write again."""
     monkeypatch.setattr("manifests.pack.PACK_SIZE", 4 * CHUNK)
-    monkeypatch.setattr(restore_module, "_ACKNOWLEDGE_SECONDS", 0.0)
+    monkeypatch.setattr(move_module, "_ACKNOWLEDGE_SECONDS", 0.0)
     source = make_disk(tmp_path / "source", 2 * MIB, {0: noise(2 * MIB, 1)})
     bench.export(source)
     honest = RawWriter.write

@@ -20,7 +20,7 @@ from pipeline.serve.instant import Instant
 from pipeline.serve.local import LocalStage, stage_of
 from pipeline.store.directory import DirectoryStore
 from pipeline.store.fault import Fail, FaultyStore, Rule
-from pipeline.transfer import restore as restore_module
+from pipeline.transfer import move as move_module
 from pipeline.transfer.stage import Done
 from serve.test_chunks import flipped, view_of
 from serve.tools import PARTS, SIZE, Gate, content, exported, served
@@ -169,7 +169,7 @@ def test_an_import_goes_on_where_the_server_ended(bench: Workbench, target: Path
 
 def test_the_server_goes_on_where_an_import_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("manifests.pack.PACK_SIZE", 4 * CHUNK)
-    monkeypatch.setattr(restore_module, "_ACKNOWLEDGE_SECONDS", 0.0)
+    monkeypatch.setattr(move_module, "_ACKNOWLEDGE_SECONDS", 0.0)
     bench = exported(Workbench(tmp_path, DirectoryStore(tmp_path / "store", create=True)))
 
     def killed() -> None:

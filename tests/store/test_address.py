@@ -9,7 +9,7 @@ import pytest
 from servers import Server
 
 from pipeline.config import Settings
-from pipeline.errors import AlreadyExists, StoreError, UsageError
+from pipeline.errors import AlreadyExists, UsageError
 from pipeline.store.address import DirectoryAddress, MemoryAddress, S3Address, open_store, parse_address
 from pipeline.store.limit import LimitStore
 from pipeline.store.retry import RetryStore
@@ -136,7 +136,7 @@ def test_openers_of_one_memory_address_meet() -> None:
 
 
 def test_a_directory_is_made_only_when_asked(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"not a directory.*\n.*mount"):
+    with pytest.raises(UsageError, match=r"no repository at .*: there is no such folder.*\n.*mount"):
         open_store(str(tmp_path / "new"))
     open_store(str(tmp_path / "new" / "deep"), create=True).put("a", b"x")
     assert bytes(open_store(str(tmp_path / "new" / "deep")).get("a")) == b"x"

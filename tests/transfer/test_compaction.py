@@ -395,7 +395,7 @@ def sent_since(bench: Workbench, before: set[str]) -> set[bytes]:
     found: set[bytes] = set()
     for info in list(bench.store.list("packs/")):
         if info.key not in before:
-            found.update(read_table(bench.store.get(info.key), repository=bench.repository.id, name=info.key).ids)
+            found.update(read_table(bench.store.get(info.key), sealing=bench.repository.sealing, name=info.key).ids)
     return found
 
 

@@ -15,7 +15,7 @@ from pipeline.exporters.raw import RawExporter
 from pipeline.store.directory import DirectoryStore
 from pipeline.store.fault import FaultyStore, Kill, Rule
 from pipeline.transfer import local
-from pipeline.transfer import restore as restore_module
+from pipeline.transfer import move as move_module
 from pipeline.transfer.index_file import IndexFile
 from pipeline.transfer.session import read_journal
 from pipeline.transfer.stage import Done, Stage
@@ -31,7 +31,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
     """Small packs, a journal after each, acknowledged at once; a store that outlives a process."""
     monkeypatch.setattr("manifests.pack.PACK_SIZE", 4 * CHUNK)
     monkeypatch.setattr("pipeline.transfer.send.JOURNAL_BYTES", 1)
-    monkeypatch.setattr(restore_module, "_ACKNOWLEDGE_SECONDS", 0.0)
+    monkeypatch.setattr(move_module, "_ACKNOWLEDGE_SECONDS", 0.0)
     # Killing a process loses nothing that it wrote: waiting for the disk would only take time here.
     monkeypatch.setattr("os.fsync", lambda _fd: None)
     monkeypatch.setattr("os.fdatasync", lambda _fd: None)
@@ -59,7 +59,7 @@ def packs(bench: Workbench) -> set[str]:
 def chunks_in(bench: Workbench, keys: set[str]) -> set[bytes]:
     found: set[bytes] = set()
     for key in keys:
-        found.update(read_table(bench.store.get(key), repository=bench.repository.id, name=key).ids)
+        found.update(read_table(bench.store.get(key), sealing=bench.repository.sealing, name=key).ids)
     return found
 
 

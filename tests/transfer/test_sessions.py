@@ -212,7 +212,7 @@ def test_a_fence_at_our_key_means_that_nothing_is_committed(bench: Workbench, so
     void = {"reason": "silent for too long", "time": "2026-01-01T00:00:00Z", "by": "collector"}
     if bench.repository.conditional_put:
         store = Intruder(
-            bench.store, lambda key: encode_record(Kind.VOID, void, repository=bench.repository.id, key=key)
+            bench.store, lambda key: encode_record(Kind.VOID, void, sealing=bench.repository.sealing, key=key)
         )
         fenced = bench.through(store)
     else:
@@ -220,7 +220,7 @@ def test_a_fence_at_our_key_means_that_nothing_is_committed(bench: Workbench, so
         fenced = bench
 
         def now(_counters: Counters) -> None:
-            bench.store.put(key, encode_record(Kind.VOID, void, repository=bench.repository.id, key=key))
+            bench.store.put(key, encode_record(Kind.VOID, void, sealing=bench.repository.sealing, key=key))
 
     with pytest.raises(SessionFenced) as caught:
         fenced.export(source, **({} if bench.repository.conditional_put else {"watch": now}))
@@ -287,8 +287,10 @@ def test_a_root_that_is_not_the_announced_one_is_refused(bench: Workbench, sourc
     kept = bytes(bench.store.get(key))
     other = {
         "damaged": kept[:-40] + bytes([kept[-40] ^ 1]) + kept[-39:],
-        "replaced": point.manifest.model_copy(update={"tool": "somebody"}).encode(bench.repository.id),
-        "void": encode_record(Kind.VOID, {"reason": "", "time": "", "by": ""}, repository=bench.repository.id, key=key),
+        "replaced": point.manifest.model_copy(update={"tool": "somebody"}).encode(bench.repository.sealing),
+        "void": encode_record(
+            Kind.VOID, {"reason": "", "time": "", "by": ""}, sealing=bench.repository.sealing, key=key
+        ),
     }[how]
 
     class Replacing(Layer):

@@ -53,6 +53,22 @@ def subject(tmp_path: Path) -> FakeSubject:
     return FakeSubject(tmp_path)
 
 
+def test_what_is_waited_for_is_shown(subject: FakeSubject) -> None:
+    control, seen = Told(), list[str]()
+    control.watch = lambda counters: seen.append(f"{counters.phase} {counters.disk}")
+
+    def third_time(_subject: Subject, attempt: Attempt) -> Outcome:
+        return passed("up") if attempt.number == 3 else failed("not yet")
+
+    checks = [
+        probe("login", third_time),
+        probe("shop", always(passed("open"))),
+        probe("mail", third_time, after=("login",)),
+    ]
+    assert run_checks(checks, subject, control, clock=FakeClock()).verified
+    assert seen == ["waiting for login, shop", "waiting for login", "waiting for mail"]
+
+
 def always(outcome: Outcome) -> Script:
     return lambda _subject, _attempt: outcome
 

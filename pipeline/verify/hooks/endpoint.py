@@ -12,6 +12,8 @@ def endpoint_of(subject: Subject, port: int) -> Endpoint | Outcome:
     endpoint = subject.reach(port)
     if endpoint is not None:
         return endpoint
+    if not subject.networks:
+        return not_applicable("the machine has no network adapter: no port of it can be reached")
     if subject.isolated and not subject.abilities.forward:
         return not_applicable("the network is isolated, and this platform forwards no ports")
     if subject.isolated:

@@ -67,6 +67,13 @@ def test_unknown_disks_of_a_platform_with_virtio_get_virtio() -> None:
     assert chosen(staged(""), machine=Machine(name="vm", platform="aws")).buses == {0: "nvme"}
 
 
+def test_a_bus_that_was_not_recorded_is_told_from_one_that_qemu_lacks() -> None:
+    [unsaid], [unknown] = chosen(staged("")).findings, chosen(staged("usb")).findings
+    assert unsaid.message == "its bus at the source was not recorded; it gets sata"
+    assert "export with --bus" in unsaid.remedy
+    assert "(usb) is none that QEMU has" in unknown.message
+
+
 def test_ide_disks_need_the_older_board() -> None:
     assert chosen(staged("ide")).board == "pc"
     assert chosen(staged("sata")).board == "q35"

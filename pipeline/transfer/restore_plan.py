@@ -1,0 +1,71 @@
+"""How one target disk is made equal to a recovery point: by what it is known to hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from manifests.manifest import Disk
+from pipeline.catalogue import Point, load
+from pipeline.errors import CatalogueError, FormatError, UsageError
+from pipeline.repository import Repository
+from pipeline.transfer.index_file import IndexFile, StaleCopy
+from pipeline.transfer.stage import Stage, StageState
+from pipeline.writers.base import BlockWriter
+
+Mode = Literal["full", "refresh", "hashed", "unchanged"]
+"""hashed: the target is read, and only what differs is written."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """`old` and `copy` (open, to be closed by whoever has the plan): what a target holds that can be trusted."""
+
+    mode: Mode
+    reason: str
+    old: Disk | None = None
+    copy: IndexFile | None = None
+    keep_done: bool = False
+    """What an earlier restore noted as written is."""
+
+
+def plan_restore(repository: Repository, point: Point, disk: Disk, writer: BlockWriter, stage: Stage) -> Plan:
+    """Look at the target and at what is known of it; changes nothing."""
+    state, label = stage.state, point.manifest.label
+    if writer.fresh:
+        return Plan("full", "the target is new")
+    if state is None:
+        return Plan("hashed", "nothing is known of what the target holds")
+    mine = (repository.document.id, disk.size, disk.chunk_size)
+    if (state.repository, state.size, state.chunk_size) != mine:
+        return Plan("hashed", f"the target held {state.machine}@{state.sequence} of another shape or repository")
+    if state.state == "staging":
+        if state.digest == disk.digest and not state.since:
+            return Plan("full", f"an earlier restore of {label} was cut short; it goes on", keep_done=True)
+        return Plan("hashed", f"an earlier restore to {state.machine}@{state.sequence} was cut short")
+    if state.guard != writer.guard():
+        return Plan("hashed", "somebody wrote to the target since it was staged")
+    return _plan_refresh(repository, point, disk, stage, state)
+
+
+def _plan_refresh(repository: Repository, point: Point, disk: Disk, stage: Stage, state: StageState) -> Plan:
+    held = f"{state.machine}@{state.sequence}"
+    try:
+        head, copy = IndexFile.open(stage.copy)
+    except StaleCopy:
+        return Plan("hashed", "what was known of the stage is lost")
+    if head.digest != state.digest:
+        copy.close()
+        return Plan("hashed", "what was known of the stage is of another point")
+    if state.digest == disk.digest:
+        return Plan("unchanged", f"the target holds {held}, which equals {point.manifest.label}", copy=copy)
+    try:
+        earlier = load(repository, state.machine, state.sequence)
+    except (CatalogueError, FormatError, UsageError, ValueError):
+        earlier = None  # gone, damaged, or what is known of the stage is
+    disks = earlier.manifest.disks if earlier else ()
+    old = next((d for d in disks if d.digest == state.digest and d.number == state.number), None)
+    if old is None:
+        copy.close()
+        return Plan("hashed", f"{held}, which the target holds, is no longer in the repository")
+    return Plan("refresh", f"the target holds {held}", old=old, copy=copy)
