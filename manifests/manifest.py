@@ -154,6 +154,7 @@ class Manifest(Model):
     consistency: Consistency
     final: bool = Field(default=False, description="taken after the machine was stopped, for a cutover")
     set: str | None = Field(default=None, description="id of the set of points taken at one barrier")
+    tags: dict[Shown, Shown] = Field(default_factory=dict, description="the user's own; absent when there are none")
     disks: tuple[Disk, ...]
 
     @model_validator(mode="after")
@@ -171,7 +172,10 @@ class Manifest(Model):
     def encode(self, sealing: Sealing) -> bytes:
         """The stored object."""
         key = manifest_key(self.machine.name, self.sequence)
-        return seal_by_place(Kind.MANIFEST, to_json(self.model_dump(mode="json")), sealing=sealing, key=key)
+        document = self.model_dump(mode="json")
+        if not self.tags:
+            del document["tags"]
+        return seal_by_place(Kind.MANIFEST, to_json(document), sealing=sealing, key=key)
 
     @classmethod
     def parse(cls, plain: bytes, *, name: str) -> Manifest:

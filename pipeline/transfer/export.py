@@ -71,6 +71,7 @@ def export_machine(
         outcome = "failed"
         try:
             if session is not None:
+                session.check_free()
                 check_roots(repository, [*([parent] if parent else []), *options.bases])
             disks, keepers = [], []
             for number, source in enumerate(sources):
@@ -99,6 +100,7 @@ def export_machine(
                 run=session.run,
                 consistency=options.consistency,
                 final=options.final,
+                tags=dict(options.tags),
                 disks=tuple(disks),
             )
             commit(repository, manifest)

@@ -19,7 +19,8 @@ def newest_parent(repository: Repository, machine: str, known: int, *, wanted: b
     after = max(known - 1, 0)
     taken = sequences(repository, machine, after=after)
     gone = forgotten(repository, machine, after=after)
-    following = max(taken, default=0) + 1
+    # A forgotten point's manifest may be gone, its number is not free.
+    following = max([*taken, *gone], default=0) + 1
     for sequence in reversed(taken) if wanted else ():
         if sequence in gone:
             continue

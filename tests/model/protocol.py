@@ -1,9 +1,9 @@
 """The protocol of sessions, fences, forgetting and collection, small enough to search every interleaving.
 
 One machine. Time is a number of graces that passed: what was made in an earlier one is older than the grace, and a
-session without a sign in this one has expired (so everybody may be suspended for longer than the grace, anywhere). Point
-1 is there from the beginning and needs pack "p". A writer stores one pack, with or without a journal of it, builds on the
-newest point that it sees, and relies on what earlier attempts at its sequence journaled. Its requests may arrive twice.
+session without a sign in this one has expired (so everybody may be suspended for longer than the grace, anywhere).
+Point 1 is there from the beginning and needs pack "p". A writer stores one pack, with or without a journal of it,
+builds on the newest point that it sees, and relies on what earlier attempts at its sequence journaled.
 
 Lost is a state in which a manifest that nobody forgot needs a pack that is gone.
 """

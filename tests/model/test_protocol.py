@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from model.protocol import Rules, Setting, search, wrong
 
 ONE = Setting(("a",), forgets=1)
@@ -21,15 +22,18 @@ SETTINGS = {
 PLAIN = ("clock", "tombstones", "objects")
 FAULTS: dict[str, tuple[Rules, Setting]] = {
     "doomed list, wait, mark again": (
-        wrong(collector=("clock", "objects", "points", "wait", "points", "delete")), Setting(("a",)),
+        wrong(collector=("clock", "objects", "points", "wait", "points", "delete")),
+        Setting(("a",)),
     ),
     "manifests read before sessions": (
-        wrong(collector=(*PLAIN, "points", "sessions", "fence", "delete")), Setting(("a",)),
+        wrong(collector=(*PLAIN, "points", "sessions", "fence", "delete")),
+        Setting(("a",)),
     ),
     "no fence": (wrong(collector=(*PLAIN, "sessions", "points", "delete")), Setting(("a",))),
     "sessions not read at all": (wrong(collector=(*PLAIN, "points", "delete")), Setting(("a",))),
     "the parent is checked before the session is there": (
-        wrong(writer=("check", "announce", "store", "commit", "end")), ONE,
+        wrong(writer=("check", "announce", "store", "commit", "end")),
+        ONE,
     ),
     "only what is journaled is kept": (wrong(held_by_journals=True), Setting(("a",))),
     "what earlier attempts stored is not kept": (wrong(own_start=True), Setting(("a", "b"), graces=1)),
@@ -37,15 +41,19 @@ FAULTS: dict[str, tuple[Rules, Setting]] = {
     "sessions that ended are not fenced": (wrong(fence_ended=False), Setting(("a", "b"), graces=1)),
     "void records are deleted": (wrong(voids_deleted=True), Setting(("a",), collections=2)),
     "tombstones are deleted with their manifests": (
-        wrong(tombstones_deleted=True), Setting(("a",), forgets=1, graces=1, duplicates=True),
+        wrong(tombstones_deleted=True),
+        Setting(("a",), forgets=1, graces=1, duplicates=True),
     ),
     "tombstones count at once": (
-        wrong(young_tombstones=True, collector=("clock", "objects", "sessions", "fence", "tombstones", "points", "delete")),
+        wrong(
+            young_tombstones=True, collector=("clock", "objects", "sessions", "fence", "tombstones", "points", "delete")
+        ),
         ONE,
     ),
     "a collector goes by its own clock": (wrong(client_clock=True), Setting(("copy",), forgets=1)),
     "a point is brought back however long it was forgotten": (
-        wrong(recall_unchecked=True), Setting(("copy",), forgets=1),
+        wrong(recall_unchecked=True),
+        Setting(("copy",), forgets=1),
     ),
 }
 
