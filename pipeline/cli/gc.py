@@ -63,8 +63,8 @@ def _say(invocation: Invocation, plan: Plan, *, applied: bool) -> None:
     ]
     invocation.output.table(("", "LIVE", "DOOMED", "YOUNG", "HELD"), rows, right=(1, 2, 3, 4))
     say(
-        f"sparse: {count(plan.sparse.count, 'live pack')} of {size(plan.sparse.bytes)}, of which no point uses more than "
-        f"40 %; {size(plan.sparse_dead)} in them may be dead. Exports in the background empty them bit by bit"
+        f"sparse: {count(plan.sparse.count, 'live pack')} of {size(plan.sparse.bytes)}, of which no point uses more "
+        f"than 40 %; {size(plan.sparse_dead)} in them may be dead. Exports in the background empty them bit by bit"
     )
     _list(invocation, "kept for writers that are alive, or may go on", plan.sessions)
     _list(

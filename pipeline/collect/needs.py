@@ -140,5 +140,6 @@ class Needs:
         raise CorruptObject(
             f"{key}{more} is missing from the repository, and {label} needs it",
             remedy="nothing was deleted. Look for a life-cycle rule of the bucket that expires objects; "
-            f"`failback verify {label}` says what is damaged. Repair it from a copy, or give the point up with `failback forget`",
+            f"`failback verify {label}` says what is damaged. Repair it from a copy, or give the point up with "
+            "`failback forget`",
         )
