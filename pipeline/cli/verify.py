@@ -10,6 +10,7 @@ from pipeline.cli import exitcodes
 from pipeline.cli.checking import Checking, ChecksOption, HookOption, JunitOption, PictureOption
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption
+from pipeline.cli.noted import note_verified
 from pipeline.errors import UsageError
 from pipeline.units import count, duration, size
 
