@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from manifests.envelope import Kind, open_by_place, seal_by_place
 from manifests.errors import CorruptObject, NewerFormat, UsageError
@@ -165,6 +172,13 @@ class Manifest(Model):
             raise ValueError("two disks have one number or one lineage")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_empty_tags(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = serialize(self)
+        if not document["tags"]:
+            del document["tags"]
+        return document
+
     @property
     def label(self) -> str:
         return f"{self.machine.name}@{self.sequence}"
@@ -172,10 +186,7 @@ class Manifest(Model):
     def encode(self, sealing: Sealing) -> bytes:
         """The stored object."""
         key = manifest_key(self.machine.name, self.sequence)
-        document = self.model_dump(mode="json")
-        if not self.tags:
-            del document["tags"]
-        return seal_by_place(Kind.MANIFEST, to_json(document), sealing=sealing, key=key)
+        return seal_by_place(Kind.MANIFEST, to_json(self.model_dump(mode="json")), sealing=sealing, key=key)
 
     @classmethod
     def parse(cls, plain: bytes, *, name: str) -> Manifest:

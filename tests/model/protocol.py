@@ -193,7 +193,7 @@ def steps(world: World, rules: Rules, setting: Setting) -> Iterator[tuple[str, W
             yield f"{writer.name} {what}", after
     for i, seen in enumerate(world.collectors):
         if seen.runs < setting.collections and seen not in world.collectors[:i]:
-            for what, after in _collect(world, i, seen, rules, setting):
+            for what, after in _collect(world, i, seen, rules):
                 yield f"collector {i} {what}", after
     if world.forgets:
         for seq, content in world.manifests:
