@@ -15,6 +15,7 @@ from itertools import groupby, islice
 import numpy as np
 from numpy.typing import NDArray
 
+from manifests.envelope import Kind
 from manifests.names import manifest_key, run_name, sessions_prefix
 from pipeline.catalogue import Point, load
 from pipeline.collect.inventory import Inventory
@@ -96,7 +97,7 @@ class Collection:
         return self.plan
 
     def _clock(self) -> None:
-        self.plan.time = store_time(self.repository, "gc/clock").timestamp()
+        self.plan.time = store_time(self.repository, "gc/clock", Kind.RECORD).timestamp()
         self._old = self.plan.time - self.grace
 
     def _read_tombstones(self) -> None:

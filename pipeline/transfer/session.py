@@ -88,6 +88,8 @@ class Session:
                 **here.document(), "started": now(), "sequence": sequence, "attempt": number,
                 "parent": parent, "bases": bases, "tool": tool, "resumes": [a.run for a in attempts], "disks": disks,
             }  # fmt: skip
+            if repository.sealing.encrypted:
+                document["generation"] = repository.sealing.generation
             key = f"{session_prefix(machine, run)}session"
             data = encode_record(Kind.SESSION, document, sealing=repository.sealing, key=key)
             try:
@@ -250,10 +252,10 @@ def _store_time(repository: Repository, machine: str) -> datetime:
     return store_time(repository, f"{sessions_prefix(machine)}clock/heartbeat")
 
 
-def store_time(repository: Repository, key: str) -> datetime:
-    """What the store's clock says now. Only the store's clock tells how old its objects are. Writes a heartbeat at
-    `key`."""
-    repository.store.put(key, encode_record(Kind.HEARTBEAT, {"time": now()}, sealing=repository.sealing, key=key))
+def store_time(repository: Repository, key: str, kind: Kind = Kind.HEARTBEAT) -> datetime:
+    """What the store's clock says now. Only the store's clock tells how old its objects are. Writes a record of
+    `kind` at `key`."""
+    repository.store.put(key, encode_record(kind, {"time": now()}, sealing=repository.sealing, key=key))
     info = repository.store.head(key)
     if info is None:
         raise StoreError(
