@@ -115,16 +115,17 @@ class Collection:
             living = attempts.living(self._old)
             if not living:
                 continue
-            self._living[attempts.machine, attempts.sequence] = living
-            self._keep_since(attempts)
-            for run in living:
-                self._named |= named_points(self.repository, attempts, run)
-            since = datetime.fromtimestamp(attempts.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-            self.plan.sessions.append(f"{attempts.label}, since {since}")
+            self._keep(attempts, living)
         self._held = held_points(self.repository)
 
-    def _keep_since(self, attempts: Attempts) -> None:
+    def _keep(self, attempts: Attempts, runs: list[str]) -> None:
+        """All that was stored since the first of these sessions began, and what `runs` name."""
+        self._living[attempts.machine, attempts.sequence] = runs
         self._before = min(self._before, attempts.since - SKEW)
+        for run in runs:
+            self._named |= named_points(self.repository, attempts, run)
+        since = datetime.fromtimestamp(attempts.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        self.plan.sessions.append(f"{attempts.label}, since {since}")
 
     def _fence(self) -> None:
         """Of a sequence on which nobody works any more nothing may be committed: its objects are not kept."""
@@ -142,13 +143,12 @@ class Collection:
                 )
             if attempts.sign >= self._old:
                 # Ended a little while ago: the same command may go on where it ended.
-                self._keep_since(attempts)
-                self._living[name] = []
+                self._keep(attempts, [])
             elif not attempts.announced:
                 self._settled.append(attempts)  # what a fenced writer wrote after its session was deleted
             elif not self.repository.conditional_put:
-                self._keep_since(attempts)
-                self._living[name] = []
+                # Whoever is silent may wake and commit, however late.
+                self._keep(attempts, sorted(attempts.announced - attempts.ended))
                 self.plan.unfenced.append(attempts.label)
             else:
                 self.plan.fenced.append(attempts.label)

@@ -134,3 +134,20 @@ def test_an_export_meanwhile_is_named_as_what_holds_space_back(aged: Path, failb
     then = time.time() - 2 * 86400
     os.utime(later, (then, then))
     assert "vm@5" in failback("gc").out
+
+
+def test_a_janitor_collects_without_reading_any_data_and_an_exporter_does_not(
+    aged: Path, failback: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {role: tmp_path / role for role in ("janitor", "exporter")}
+    for role, path in keys.items():
+        assert failback("key", "add", "--role", role, "--label", "cron", "--key-file", path).code == 0
+    monkeypatch.setenv("FAILBACK_KEY_FILE", str(keys["exporter"]))
+    assert failback("gc").code == 13
+    assert failback("forget", "vm", "--keep-last", 1).code == 13
+    monkeypatch.setenv("FAILBACK_KEY_FILE", str(keys["janitor"]))
+    assert failback("forget", "vm", "--keep-last", 1).code == 0
+    grow_old(aged, 2)
+    done = failback("--json", "gc", "--apply")
+    assert done.code == 0, done
+    assert done.result["freed"] > 0

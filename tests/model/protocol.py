@@ -114,6 +114,10 @@ class Rules:
     own_start: bool = False
     """It keeps what is younger than itself, not than the first attempt at its sequence."""
     parents_kept: bool = True
+    fences: bool = True
+    """Without conditional PUT there is no fence: who announced a sequence that is not taken is alive for ever."""
+    silent_parents: bool = True
+    """Where there is no fence: what those name who are silent is kept, too."""
     fence_ended: bool = True
     """Sessions that ended without a commit are fenced like expired ones: the next attempt builds on their journals."""
     voids_deleted: bool = False
@@ -277,6 +281,10 @@ def _collect(world: World, i: int, seen: Seen, rules: Rules) -> Iterator[tuple[s
         ahead = ahead._replace(listed=frozenset(p for p, made in world.packs if made < seen.now))
     elif step == "sessions":
         live = frozenset(r for r in world.runs if not r.ended and r.sign >= seen.now)
+        if not rules.fences:
+            live |= frozenset(r for r in world.runs if world.get(r.seq) is None)
+            if not rules.silent_parents:
+                live = frozenset(r if r.sign >= seen.now else r._replace(named=frozenset()) for r in live)
         dead = frozenset(r.seq for r in world.runs if rules.fence_ended or not r.ended) - {r.seq for r in live}
         ahead = ahead._replace(live=live, dead=dead, sessions=world.runs)
     elif step == "fence":

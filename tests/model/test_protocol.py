@@ -58,6 +58,16 @@ FAULTS: dict[str, tuple[Rules, Setting]] = {
 }
 
 
+FENCELESS = tuple(step for step in Rules().collector if step != "fence")
+
+
+def test_without_fences_nothing_is_lost_while_who_is_silent_counts_as_alive() -> None:
+    way, _states = search(wrong(collector=FENCELESS, fences=False), ONE)
+    assert not way, way
+    way, _states = search(wrong(collector=FENCELESS, fences=False, silent_parents=False), ONE)
+    assert way
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_nothing_is_lost(name: str) -> None:
     way, states = search(Rules(), SETTINGS[name])
