@@ -105,7 +105,7 @@ class Workbench:
         other = object.__new__(Workbench)
         other.__dict__ |= self.__dict__
         other.store = store
-        other.repository = Repository(store, self.repository.document)
+        other.repository = Repository(store, self.repository.document, self.repository.sealing)
         return other
 
     def elsewhere(self, name: str) -> Workbench:
