@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from blake3 import blake3
 
-from manifests.envelope import Kind
+from manifests.envelope import Kind, generation_of
 from manifests.manifest import Manifest, decode_manifest, decode_record, encode_record
 from manifests.names import PointName, decode_machine, encode_machine, manifest_key, tombstone_key
 from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, FormatError, NotFound
@@ -24,6 +24,8 @@ class Point:
     manifest: Manifest
     object_hash: str
     stored: int
+    generation: int = 0
+    """Of the keys that it and all it refers to are sealed with; 0 when not encrypted."""
 
 
 def now() -> str:
@@ -60,7 +62,7 @@ def forgotten(repository: Repository, machine: str, *, after: int = 0) -> set[in
 
 def check_tombstones(repository: Repository, machine: str, hidden: Iterable[int]) -> None:
     """A point that is there and counts as forgotten is hidden by its tombstone alone: it must be whole, and written by
-    someone who may. Raises FormatError or KeyRefused when it is not, and the point can neither be used nor collected.
+    someone who may. Raises FormatError when it is not: the point is neither usable nor forgotten then.
     """
     for sequence in sorted(hidden):
         key = tombstone_key(machine, sequence)
@@ -94,13 +96,15 @@ def load(repository: Repository, machine: str, sequence: int) -> Point | None:
         return None
     if manifest.sequence != sequence or encode_machine(manifest.machine.name) != encode_machine(machine):
         raise CorruptObject(f"{key} holds the manifest of {manifest.label}", remedy="someone moved objects by hand")
-    return Point(manifest, blake3(data).hexdigest(), len(data))
+    return Point(manifest, blake3(data).hexdigest(), len(data), generation_of(data))
 
 
 def latest(repository: Repository, machine: str, *, known: int = 0) -> Point | None:
     """The highest point that is neither void nor forgotten, or None. `known`: a sequence surely taken, to list less."""
     taken = sequences(repository, machine, after=max(known - 1, 0))
     gone = forgotten(repository, machine, after=max(known - 1, 0))
+    if not known or taken or gone:
+        notice(repository, machine, taken, gone)
     for sequence in reversed(taken):
         if sequence in gone:
             check_tombstones(repository, machine, [sequence])
@@ -109,6 +113,12 @@ def latest(repository: Repository, machine: str, *, known: int = 0) -> Point | N
         if point is not None:
             return point
     return latest(repository, machine) if known > 1 else None
+
+
+def notice(repository: Repository, machine: str, taken: Collection[int], gone: Collection[int]) -> None:
+    """Raises KeyRefused when the machine has fewer points than this host has seen of it."""
+    if repository.seen is not None:
+        repository.seen.notice(machine, max([*taken, *gone], default=0), repository.store.name)
 
 
 def resolve(repository: Repository, name: PointName) -> Point:
@@ -137,6 +147,7 @@ def points(repository: Repository, machine: str) -> Iterator[Point]:
     """All usable points of a machine, oldest first."""
     gone = forgotten(repository, machine)
     taken = sequences(repository, machine)
+    notice(repository, machine, taken, gone)
     check_tombstones(repository, machine, gone.intersection(taken))
     if not taken:
         raise _unknown(repository, machine, None)

@@ -25,6 +25,8 @@ from pipeline.errors import FailbackError, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from manifests.repository import RepositoryDocument
+    from pipeline.keys.locks import Lock
     from pipeline.repository import Repository
     from pipeline.store.trace import Tally
 
@@ -134,9 +136,28 @@ class Invocation:
         return store
 
     def open_repository(self) -> Repository:
+        from pipeline.keys.known import Expected, Pin, Seen
+        from pipeline.keys.sources import refuse_plain
         from pipeline.repository import Repository
 
-        return Repository.open(self.open_store())
+        store, settings = self.open_store(), self.settings
+        expected, pin = Expected(settings.repository_id, settings.key_fingerprint), Pin(settings.state_dir, store.name)
+
+        def check(document: RepositoryDocument) -> None:
+            expected.check(document, store.name)
+            pin.check(document)
+            refuse_plain(document, settings, store.name)
+
+        repository = Repository.open(store, self.locks, check=check)
+        pin.remember(repository.document)
+        repository.seen = Seen(settings.state_dir, repository.document.id)
+        return repository
+
+    def locks(self, *, ask: bool = True) -> list[Lock]:
+        """What may open an encrypted repository: as the settings say, else a passphrase that is asked for."""
+        from pipeline.keys.sources import locks_of
+
+        return locks_of(self.settings, ask=ask)
 
     def artifacts(self, machine: str) -> Path:
         """A folder for what the checks of a machine keep."""

@@ -90,9 +90,14 @@ class Fetcher:
                 at = offsets[i] - start
                 name = f"{key}, the chunk at byte {offsets[i]},"
                 chunk_id = ids[i * ID_SIZE : (i + 1) * ID_SIZE]
-                plain = self._decoder.decode(
-                    data[at : at + lengths[i]], flags[i], key=cipher, slot=slots[i], chunk_id=chunk_id, name=name
-                )
+                sealed = data[at : at + lengths[i]]
+                try:
+                    plain = self._decoder.decode(
+                        sealed, flags[i], key=cipher, slot=slots[i], chunk_id=chunk_id, name=name
+                    )
+                except CorruptObject:
+                    self._repository.forget_key(pack)  # it may be the envelope that was damaged
+                    raise
                 if chunk_hash(plain) != chunk_id:
                     raise CorruptObject(f"{name} does not have the content its index says", remedy=_REMEDY)
                 last = (offsets[i], plain)

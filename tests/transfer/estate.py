@@ -55,7 +55,7 @@ class Estate:
 def build(root: Path, *, encrypted: bool) -> Estate:
     """Two machines of three points; a forgotten one, a void one, and an export that ended before its commit."""
     root.mkdir()
-    bench = Workbench(root, MemoryStore())
+    bench = Workbench(root, MemoryStore(), encrypted=False)
     if encrypted:
         document = bench.repository.document
         sealing = Sealing(document.id_bytes, known_ring(document.id_bytes))
