@@ -58,7 +58,9 @@ class Qmp:
             raise self._gone(error) from error
         answer = self._receive("return", "error")
         if "error" in answer:
-            raise QmpError(f"QEMU refuses {command}: {answer['error'].get('desc', answer['error'])}")
+            error = answer["error"]
+            said = error.get("desc", error) if isinstance(error, dict) else error
+            raise QmpError(f"QEMU refuses {command}: {said}")
         return answer["return"]
 
     def monitor(self, line: str) -> str:

@@ -8,15 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-from rings import known_ring
-
 from manifests.envelope import Kind
 from manifests.manifest import encode_record
 from manifests.names import manifest_key
-from manifests.sealing import Sealing
 from pipeline.catalogue import forget, machines, points
 from pipeline.errors import FailbackError, StoreUnavailable
-from pipeline.repository import Repository
 from pipeline.store.fault import Fail, FaultyStore, Rule, startswith
 from pipeline.store.memory import MemoryStore
 from pipeline.verify.listing import verify_listing
@@ -55,11 +51,7 @@ class Estate:
 def build(root: Path, *, encrypted: bool) -> Estate:
     """Two machines of three points; a forgotten one, a void one, and an export that ended before its commit."""
     root.mkdir()
-    bench = Workbench(root, MemoryStore(), encrypted=False)
-    if encrypted:
-        document = bench.repository.document
-        sealing = Sealing(document.id_bytes, known_ring(document.id_bytes))
-        bench.repository = Repository(bench.store, document, sealing)
+    bench = Workbench(root, MemoryStore(), encrypted=encrypted)
     disks: dict[str, bytes] = {}
     with (
         patch("manifests.pack.PACK_SIZE", 4 * CHUNK),

@@ -21,7 +21,8 @@ from manifests.manifest import decode_manifest, decode_record
 from manifests.names import manifest_key, pack_key, page_key
 from manifests.pack import read_table
 from pipeline.catalogue import points
-from pipeline.errors import CorruptObject, FailbackError
+from pipeline.errors import CorruptObject, FailbackError, KeyRefused
+from pipeline.keys.locks import KeyFile
 from pipeline.repository import Repository
 from pipeline.transfer.index_reader import IndexReader
 from pipeline.transfer.pack_lists import packs_of
@@ -52,7 +53,12 @@ def quick() -> Iterator[None]:
 
 
 def stored(estate: Estate) -> list[str]:
-    return sorted(key for key in estate.objects if key != "repository.json")
+    """All but the few documents that are read when a repository is opened."""
+    return sorted(key for key in estate.objects if key not in opened_with(estate))
+
+
+def opened_with(estate: Estate) -> list[str]:
+    return sorted(key for key in estate.objects if key == "repository.json" or key.startswith("keys/"))
 
 
 def by_place(key: str) -> bool:
@@ -82,7 +88,7 @@ def open_whole(repository: Repository, key: str, data: bytes, kind: Kind) -> Non
 
 
 def test_the_estate_has_an_object_of_every_kind_that_an_export_writes(estate: Estate) -> None:
-    kinds = {Kind(data[40]) for key, data in estate.objects.items() if key != "repository.json"}
+    kinds = {Kind(estate.objects[key][40]) for key in stored(estate)}
     rare = {Kind.SET, Kind.SEGMENT_TABLE, Kind.HEARTBEAT}
     assert kinds == set(Kind) - rare
     trial = Trial(estate, estate.with_objects(estate.objects, estate.bench.root / "whole"), "nothing")
@@ -113,6 +119,20 @@ def _refused(bench: Workbench, key: str, wrong: bytes, kind: Kind, name: str, ri
     with pytest.raises(FailbackError) as caught:
         open_whole(bench.repository, key, wrong, kind)
     assert key in str(caught.value), f"{name}: {caught.value}"
+
+
+def test_every_byte_of_what_opens_a_repository_counts(estate: Estate) -> None:
+    bench = estate.with_objects(estate.objects, estate.bench.root / "opened")
+    locks = [KeyFile(estate.bench.root / "key")]
+    assert Repository.open(bench.store, lambda: locks).id == bench.repository.id
+    for key in opened_with(estate):
+        data = estate.objects[key]
+        for name, wrong in [*flips(data, range(len(data))), *truncations(data)]:
+            bench.store.put(key, wrong)
+            with pytest.raises(FailbackError) as caught:
+                Repository.open(bench.store, lambda: locks)
+            assert key in str(caught.value) or isinstance(caught.value, KeyRefused), f"{name}: {caught.value}"
+        bench.store.put(key, data)
 
 
 # -- everything that anybody does --------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ class HttpHook(Hook[HttpSettings]):
             return failed(f"the certificate of {where} is refused: {error.verify_message}")
         except ssl.SSLError as error:
             return failed(f"no TLS with {where}: {error.reason or error}")
-        except http.client.HTTPException as error:
+        except (http.client.HTTPException, ValueError) as error:  # the latter: a chunk of negative length
             return failed(f"{where} does not speak HTTP, or broke off: {type(error).__name__} {error}".strip())
         except OSError as error:
             return failed(f"{what_failed(error)} by {where}")
