@@ -58,8 +58,8 @@ class Qmp:
             raise self._gone(error) from error
         answer = self._receive("return", "error")
         if "error" in answer:
-            error = answer["error"]
-            said = error.get("desc", error) if isinstance(error, dict) else error
+            refusal = answer["error"]
+            said = refusal.get("desc", refusal) if isinstance(refusal, dict) else refusal
             raise QmpError(f"QEMU refuses {command}: {said}")
         return answer["return"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
@@ -95,6 +95,10 @@ def catalogue(bench: Workbench) -> list[str]:
     ]
 
 
+EXPORTS = tuple((machine, host) for machine in MACHINES for host in ("known", "new"))
+"""What can be exported next: by the host that did so before, or by one that knows nothing of it."""
+
+
 class Wrong(AssertionError):
     """Damage was believed, or ended in an error that is of no use."""
 
@@ -106,6 +110,7 @@ class Trial:
     estate: Estate
     bench: Workbench
     key: str
+    exports: Sequence[tuple[str, str]] = EXPORTS
     noticed: set[str] = field(default_factory=set)
     """Operations that ended in such an error."""
 
@@ -125,9 +130,8 @@ class Trial:
                 raise Wrong(f"the catalogue is {catalogue(self.bench)}, not {self.estate.catalogue}")
         with self._typed("forget"):
             forget(self.bench.repository, self.bench.point(3, "db"), reason="test")
-        for machine in MACHINES:
-            for host in ("known", "new"):
-                self._export(machine, host)
+        for machine, host in self.exports:
+            self._export(machine, host)
 
     def _verify(self, machine: str, sequence: int) -> bool:
         """Whether both checks are clean."""
@@ -199,9 +203,6 @@ def _check_part(found: bytes, wanted: bytes) -> None:
         part = found[at : at + CHUNK]
         if part != wanted[at : at + CHUNK] and any(part):
             raise Wrong(f"wrong bytes at {at} of an unfinished disk")
-
-
-Damage = Callable[[bytes], bytes]
 
 
 def truncations(data: bytes) -> Iterator[tuple[str, bytes]]:

@@ -123,7 +123,7 @@ class HttpHook(Hook[HttpSettings]):
             return failed(f"the certificate of {where} is refused: {error.verify_message}")
         except ssl.SSLError as error:
             return failed(f"no TLS with {where}: {error.reason or error}")
-        except (http.client.HTTPException, ValueError) as error:  # the latter: a chunk of negative length
+        except http.client.HTTPException as error:
             return failed(f"{where} does not speak HTTP, or broke off: {type(error).__name__} {error}".strip())
         except OSError as error:
             return failed(f"{what_failed(error)} by {where}")
@@ -150,8 +150,11 @@ class HttpHook(Hook[HttpSettings]):
                 connection.secure()
                 headers = {"User-Agent": "failback", "Accept": "*/*", "Connection": "close", **settings.send, **secrets}
                 connection.request(settings.method, settings.path, headers={"Host": self._host(endpoint), **headers})
-                answer = connection.getresponse()
-                return answer, answer.read(BODY_BYTES)
+                try:
+                    answer = connection.getresponse()
+                    return answer, answer.read(BODY_BYTES)
+                except ValueError as error:
+                    raise http.client.HTTPException("a part of the answer has an impossible length") from error
         finally:
             connection.close()
 
