@@ -48,6 +48,8 @@ class Kind(IntEnum):
     SESSION_END = 12
     SET = 13
     SEGMENT_TABLE = 14
+    RELOCATION = 16
+    SCRUB = 17
 
 
 MAY_SIGN = {
@@ -59,6 +61,8 @@ MAY_SIGN = {
     Kind.HEARTBEAT: Role.EXPORT,
     Kind.SESSION_END: Role.EXPORT,
     Kind.SET: Role.EXPORT,
+    Kind.RELOCATION: Role.EXPORT,
+    Kind.SCRUB: Role.COLLECT,
 }
 """Which role, besides an administrator, may write an object that is named by its place."""
 

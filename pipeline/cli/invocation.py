@@ -124,19 +124,22 @@ class Invocation:
             )
         return self.settings.repository
 
-    def open_store(self, *, create: bool = False) -> Any:
-        """The store at the repository's address; closed when the command ends."""
+    def open_store(self, *, create: bool = False, address: str = "") -> Any:
+        """The store at the repository's address, or another; closed when the command ends."""
         from pipeline.store.address import open_store
 
         log = logs.logger().debug if self.common.verbose else None
-        store = open_store(self.address, self.settings, create=create, tally=self.tally, log=log, tell=self.warn)
+        store = open_store(
+            address or self.address, self.settings, create=create, tally=self.tally, log=log, tell=self.warn
+        )
         self.stack.callback(store.close)
         return store
 
-    def open_repository(self) -> Repository:
+    def open_repository(self, *, address: str = "") -> Repository:
+        """The repository that is named for this command, or the one at another address."""
         from pipeline.repository import Repository
 
-        return Repository.open(self.open_store())
+        return Repository.open(self.open_store(address=address))
 
     def artifacts(self, machine: str) -> Path:
         """A folder for what the checks of a machine keep."""

@@ -18,6 +18,7 @@ from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
 from pipeline.cli.list import list_
 from pipeline.cli.repository import app as repository
+from pipeline.cli.scrub import scrub
 from pipeline.cli.serve import serve
 from pipeline.cli.show import show
 from pipeline.cli.stop import stop
@@ -69,6 +70,7 @@ app.command("list")(list_)
 app.command("show")(show)
 app.command("diff")(diff)
 app.command("forget")(forget)
+app.command("scrub")(scrub)
 app.command("doctor")(doctor)
 
 
