@@ -17,6 +17,7 @@ from pipeline.cli.forget import forget
 from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
 from pipeline.cli.list import list_
+from pipeline.cli.repair import repair
 from pipeline.cli.repository import app as repository
 from pipeline.cli.scrub import scrub
 from pipeline.cli.serve import serve
@@ -71,6 +72,7 @@ app.command("show")(show)
 app.command("diff")(diff)
 app.command("forget")(forget)
 app.command("scrub")(scrub)
+app.command("repair")(repair)
 app.command("doctor")(doctor)
 
 

@@ -116,7 +116,7 @@ def _bytes(text: str) -> int:
 def _ending(invocation: Invocation, report: ScrubReport, findings: Findings, *, listing: bool) -> Ending:
     say = invocation.output.say
     what = "listed" if listing else "read"
-    say(f"{count(report.objects, 'object')} of {size(report.bytes)} {what} in {duration(invocation.seconds)}")
+    say(f"{count(report.objects, 'object')} of {size(report.size)} {what} in {duration(invocation.seconds)}")
     if report.whole_rounds:
         say("  that was the last part: the next run begins a new round")
     if findings.unrecorded:
@@ -129,7 +129,7 @@ def _ending(invocation: Invocation, report: ScrubReport, findings: Findings, *, 
         {
             "kind": what,
             "objects": report.objects,
-            "bytes": report.bytes,
+            "bytes": report.size,
             "from": report.first,
             "to": report.at,
             "round_complete": report.whole_rounds,

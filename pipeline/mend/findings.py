@@ -15,7 +15,8 @@ from pipeline.repository import Repository
 
 @dataclass(slots=True)
 class Findings:
-    """`mended`: keys of damaged packs all of whose chunks that points need are read from elsewhere."""
+    """`mended`: keys of damaged packs that no point needs for its content: their chunks are read from elsewhere, or no
+    index refers to them any more, though pack lists still name them."""
 
     damages: list[Damage] = field(default_factory=list)
     harms: list[Harm] = field(default_factory=list)
@@ -36,7 +37,11 @@ def find_harm(
     findings = Findings(unique([*report.damages, *needs.damages]))
     findings.harms = harms_of(repository, findings.damages, needs.points, tick=tick)
     lost = {harm.key for harm in findings.harms if harm.ranges}
-    findings.mended = {harm.key for harm in findings.harms if harm.relocated} - lost
+    if all(damage.key.startswith("packs/") for damage in findings.damages):
+        # With indexes that could all be read it is known who refers to what.
+        findings.mended = {damage.key for damage in findings.damages if damage.id in needs.packs} - lost
+    else:
+        findings.mended = {harm.key for harm in findings.harms if harm.relocated} - lost
     try:
         for damage in findings.damages:
             if damage.by_id:

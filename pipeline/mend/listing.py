@@ -26,7 +26,7 @@ def scrub_listing(
     for prefix in ("packs/", "pages/"):
         for info in store.list(prefix):
             report.objects += 1
-            report.bytes += info.size
+            report.size += info.size
             try:
                 object_id = bytes.fromhex(info.key[-64:])
             except ValueError:

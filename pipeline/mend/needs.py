@@ -32,7 +32,13 @@ def needs_of_all(repository: Repository, *, tick: Callable[[], object] = lambda:
     needs = Needs()
     for machine in machines(repository):
         gone = forgotten(repository, machine)
-        for sequence in sequences(repository, machine):
+        taken = sequences(repository, machine)
+        for sequence in sorted({*range(1, max(taken, default=0))} - {*taken, *gone}):
+            key = manifest_key(machine, sequence)
+            needs.damages.append(
+                Damage(key, "missing", f"{key} is missing, and no tombstone says that it was forgotten")
+            )
+        for sequence in taken:
             if sequence in gone:
                 continue
             tick()

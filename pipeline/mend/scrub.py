@@ -34,7 +34,8 @@ class ScrubReport:
     """What a run looked at and found."""
 
     objects: int = 0
-    bytes: int = 0
+    size: int = 0
+    """Bytes read, or listed."""
     first: str = ""
     at: str = ""
     whole_rounds: bool = False
@@ -77,15 +78,15 @@ def scrub_by_id(
             info, future = ahead.popleft()
             damage, read = future.result()
             report.objects += 1
-            report.bytes += read
-            counters.read = counters.done = report.bytes
+            report.size += read
+            counters.read = counters.done = report.size
             object_id = bytes.fromhex(info.key[-64:])
             if damage is not None:
                 report.damages.append(damage)
             elif read and suspects and object_id in suspects:
                 report.healthy.append(object_id)
             progress = replace(
-                progress, at=_after(info), objects=report.objects, bytes=report.bytes, damaged=len(report.damages)
+                progress, at=_after(info), objects=report.objects, bytes=report.size, damaged=len(report.damages)
             )
             if time.monotonic() - saved >= _SAVE_SECONDS:
                 notebook.save(progress)
