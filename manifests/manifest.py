@@ -139,6 +139,15 @@ class Parent(Model):
     manifest: Hex = Field(description="BLAKE3 of the parent's manifest object")
 
 
+class CopiedFrom(Model):
+    """The point of another repository that a point was copied from."""
+
+    repository: str = Field(pattern="^[0-9a-f]{32}$", description="id of that repository")
+    machine: str
+    sequence: int = Field(ge=1)
+    manifest: Hex = Field(description="BLAKE3 of the manifest object there")
+
+
 class Manifest(Model):
     """One recovery point. Always complete: a restore never walks a chain."""
 
@@ -154,6 +163,9 @@ class Manifest(Model):
     consistency: Consistency
     final: bool = Field(default=False, description="taken after the machine was stopped, for a cutover")
     set: str | None = Field(default=None, description="id of the set of points taken at one barrier")
+    copied_from: CopiedFrom | None = Field(
+        default=None, description="where the point was copied from; the field is absent when it was not"
+    )
     disks: tuple[Disk, ...]
 
     @model_validator(mode="after")
@@ -171,7 +183,8 @@ class Manifest(Model):
     def encode(self, sealing: Sealing) -> bytes:
         """The stored object."""
         key = manifest_key(self.machine.name, self.sequence)
-        return seal_by_place(Kind.MANIFEST, to_json(self.model_dump(mode="json")), sealing=sealing, key=key)
+        fields = self.model_dump(mode="json", exclude=None if self.copied_from else {"copied_from"})
+        return seal_by_place(Kind.MANIFEST, to_json(fields), sealing=sealing, key=key)
 
     @classmethod
     def parse(cls, plain: bytes, *, name: str) -> Manifest:

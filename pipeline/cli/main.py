@@ -10,6 +10,7 @@ import typer
 
 from pipeline.cli import exitcodes
 from pipeline.cli.clean import clean
+from pipeline.cli.copy import copy
 from pipeline.cli.diff import diff
 from pipeline.cli.doctor import doctor
 from pipeline.cli.export import export
@@ -63,6 +64,7 @@ def _common(
 app.add_typer(repository, name="repository", help="Make a repository, or see what one is and can do.")
 app.command("export")(export)
 app.command("import")(import_)
+app.command("copy")(copy)
 app.command("verify")(verify)
 app.command("stop")(stop)
 app.command("clean")(clean)
