@@ -20,6 +20,7 @@ from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryO
 from pipeline.cli.list import list_
 from pipeline.cli.repair import repair
 from pipeline.cli.repository import app as repository
+from pipeline.cli.salvage import salvage
 from pipeline.cli.scrub import scrub
 from pipeline.cli.serve import serve
 from pipeline.cli.show import show
@@ -75,6 +76,7 @@ app.command("diff")(diff)
 app.command("forget")(forget)
 app.command("scrub")(scrub)
 app.command("repair")(repair)
+app.command("salvage")(salvage)
 app.command("doctor")(doctor)
 
 

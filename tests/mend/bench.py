@@ -6,6 +6,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+from transfer.support import CHUNK, Workbench, make_disk, noise
+
 from manifests.names import pack_key
 from pipeline.mend.damage import damaged_ids
 from pipeline.mend.findings import Findings, find_harm
@@ -15,7 +17,6 @@ from pipeline.mend.progress import Notebook
 from pipeline.mend.scrub import ScrubReport, scrub_by_id
 from pipeline.repository import Repository
 from pipeline.store.base import Store
-from tests.transfer.support import CHUNK, Workbench, make_disk, noise
 
 
 def flip(store: Store, key: str, at: int) -> None:

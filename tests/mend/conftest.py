@@ -3,8 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from tests.transfer.support import Workbench
+from transfer.support import Workbench
 
 
 @pytest.fixture

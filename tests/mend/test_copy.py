@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transfer.support import CHUNK, FakeDisk, Workbench, make_disk, noise, poke, punch, same
 
 from manifests.machine import Machine, Nic
 from manifests.names import PointName
+from mend.bench import filled, flip, pack_at
 from pipeline.catalogue import Point, forget, points, resolve
 from pipeline.errors import CorruptObject, UsageError
 from pipeline.repository import Repository
@@ -18,8 +20,6 @@ from pipeline.store.memory import MemoryStore
 from pipeline.transfer.copy import Copied, check_other, copied_points, copy_point, verify_copy
 from pipeline.transfer.export_request import ExportOptions
 from pipeline.verify.reading import verify_reading
-from tests.mend.bench import filled, flip, pack_at
-from tests.transfer.support import CHUNK, FakeDisk, Workbench, make_disk, noise, poke, punch, same
 
 
 class Other(Workbench):

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transfer.killing import in_child, kill_at
+from transfer.support import CHUNK, Workbench, noise, poke, same
 
 from manifests.names import manifest_key, relocations_prefix
+from mend.bench import by_listing, by_reading, cut, filled, flip, pack_at, positions_in, remove, swap
 from pipeline.catalogue import forget
 from pipeline.errors import WrongRepository
 from pipeline.exporters.raw import RawExporter
@@ -17,13 +20,12 @@ from pipeline.mend.relocate import SurvivingDisk
 from pipeline.mend.repair import Repaired, repair
 from pipeline.repository import Repository
 from pipeline.store.base import Bytes, ObjectInfo
+from pipeline.store.directory import DirectoryStore
 from pipeline.store.layer import Layer
 from pipeline.store.memory import MemoryStore
 from pipeline.transfer.relocations import relocations_of
 from pipeline.verify.listing import verify_listing
 from pipeline.verify.reading import verify_reading
-from tests.mend.bench import by_listing, by_reading, cut, filled, flip, pack_at, positions_in, remove, swap
-from tests.transfer.support import CHUNK, Workbench, noise, poke, same
 
 
 def mirror(bench: Workbench) -> Repository:
@@ -302,3 +304,30 @@ def test_damage_that_no_point_needs_any_more_is_no_longer_recorded(bench: Workbe
     assert damaged_ids(bench.repository)
     by_listing(bench.repository)
     assert not damaged_ids(bench.repository)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_kill_9_anywhere_in_a_repair_leaves_what_the_same_call_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    monkeypatch.setattr("os.fsync", lambda _fd: None)
+    bench = Workbench(tmp_path, DirectoryStore(tmp_path / "store", create=True))
+    disk = filled(bench)
+    keys = {pack_at(bench, p) for p in (20, 190)}
+    for nth in range(1, 20):
+        for key in keys:
+            remove(bench.store, key)
+        for record in bench.store.list("relocations/"):
+            remove(bench.store, record.key)
+
+        def action(number: int = -nth if after else nth) -> None:
+            kill_at(pytest.MonkeyPatch(), [(DirectoryStore, "put")], number)
+            from_disk(bench, disk)
+
+        killed = in_child(action)
+        assert from_disk(bench, disk).left.open == []
+        if not killed:
+            break
+    assert nth > 4
+    bench.restore()
+    assert same(bench.restored(), disk)

@@ -5,17 +5,10 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
+from transfer.support import CHUNK, Workbench, poke
 
 from manifests.names import manifest_key, page_key
-from pipeline.errors import StoreUnavailable
-from pipeline.mend.damage import damaged_ids, recorded_damage
-from pipeline.mend.listing import scrub_listing
-from pipeline.mend.needs import needs_of_all
-from pipeline.mend.progress import START, Notebook
-from pipeline.mend.scrub import scrub_by_id
-from pipeline.store.base import ObjectInfo
-from pipeline.store.layer import Layer
-from tests.mend.bench import (
+from mend.bench import (
     Hurt,
     by_listing,
     by_reading,
@@ -27,8 +20,15 @@ from tests.mend.bench import (
     remove,
     swap,
 )
-from tests.mend.large import large_repository
-from tests.transfer.support import CHUNK, Workbench, poke
+from mend.large import large_repository
+from pipeline.errors import StoreUnavailable
+from pipeline.mend.damage import damaged_ids, recorded_damage
+from pipeline.mend.listing import scrub_listing
+from pipeline.mend.needs import needs_of_all
+from pipeline.mend.progress import START, Notebook
+from pipeline.mend.scrub import scrub_by_id
+from pipeline.store.base import ObjectInfo
+from pipeline.store.layer import Layer
 
 
 def test_a_whole_repository_has_nothing_damaged(bench: Workbench) -> None:
