@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from manifests.envelope import Kind, open_by_place, seal_by_place
 from manifests.errors import CorruptObject, NewerFormat, UsageError
@@ -176,6 +183,13 @@ class Manifest(Model):
             raise ValueError("two disks have one number or one lineage")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        if fields.get("copied_from") is None:
+            fields.pop("copied_from", None)
+        return fields
+
     @property
     def label(self) -> str:
         return f"{self.machine.name}@{self.sequence}"
@@ -183,8 +197,7 @@ class Manifest(Model):
     def encode(self, sealing: Sealing) -> bytes:
         """The stored object."""
         key = manifest_key(self.machine.name, self.sequence)
-        fields = self.model_dump(mode="json", exclude=None if self.copied_from else {"copied_from"})
-        return seal_by_place(Kind.MANIFEST, to_json(fields), sealing=sealing, key=key)
+        return seal_by_place(Kind.MANIFEST, to_json(self.model_dump(mode="json")), sealing=sealing, key=key)
 
     @classmethod
     def parse(cls, plain: bytes, *, name: str) -> Manifest:
