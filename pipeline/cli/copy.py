@@ -12,6 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.units import count, duration, size
 
 if TYPE_CHECKING:
+    from manifests.manifest import CopiedFrom
     from pipeline.catalogue import Point
     from pipeline.repository import Repository
     from pipeline.transfer.copy import Copied
@@ -38,7 +39,7 @@ def copy(
     Only what changed since the last copy of a machine is read and sent. Interrupted, the same command goes on.
     """
     from pipeline.cli.progress import shown
-    from pipeline.transfer.copy import check_other, copied_points, copy_point, verify_copy
+    from pipeline.transfer.copy import check_other, copied_points, copy_point, origin_of, verify_copy
     from pipeline.transfer.export_request import ExportOptions
 
     source = invocation.open_repository()
@@ -56,10 +57,18 @@ def copy(
     copies: list[Copied] = []
     problems: list[str] = []
     with shown(invocation.output) as meter:
+        known: dict[str, dict[CopiedFrom, Point]] = {}
         for found in chosen:
-            there = copied_points(target, found.manifest.machine.name)
+            name = found.manifest.machine.name
+            there = known[name] if name in known else known.setdefault(name, copied_points(target, name))
             done = copy_point(source, found, target, options, there=there, watch=meter, tell=invocation.note)
             copies.append(done)
+            origin = origin_of(source, found)
+            if done.result and any(o.repository == origin.repository and o.sequence > origin.sequence for o in there):
+                invocation.warn(
+                    f"{done.source} is older than what was copied before, and {name}'s latest point there now"
+                )
+            there[origin] = done.point
             _say(invocation, done)
             if verify and not done.proof:
                 for report in verify_copy(source, found, target, done.point, settings.state_dir, watch=meter):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.errors import AccessDenied
+from pipeline.errors import AccessDenied, FormatError, NotFound
 from pipeline.mend.damage import Damage, clear_damage, record_damage
 from pipeline.mend.harm import Harm, harms_of
 from pipeline.mend.needs import Needs
 from pipeline.mend.scrub import ScrubReport, unique
 from pipeline.repository import Repository
+from pipeline.transfer.relocations import read_relocation
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ def find_harm(
         findings.mended = {damage.key for damage in findings.damages if damage.id in needs.packs} - lost
     else:
         findings.mended = {harm.key for harm in findings.harms if harm.relocated} - lost
+    findings.mended |= _outlived(repository, findings.damages, needs, anything_lost=bool(lost))
     try:
         for damage in findings.damages:
             if damage.by_id:
@@ -50,3 +53,15 @@ def find_harm(
     except AccessDenied as error:
         findings.unrecorded = error.message
     return findings
+
+
+def _outlived(repository: Repository, damages: list[Damage], needs: Needs, *, anything_lost: bool) -> set[str]:
+    """Keys of damaged packs that only relocation records name, when nothing is lost without them."""
+    mine = {d.id: d.key for d in damages if d.key.startswith("packs/") and d.id not in needs.packs}
+    if not mine or anything_lost:
+        return set()
+    named: set[bytes] = set()
+    for info in repository.store.list("relocations/"):
+        with contextlib.suppress(FormatError, NotFound):
+            named |= {moved.pack for _offset, moved in read_relocation(repository, info.key)}
+    return {key for object_id, key in mine.items() if object_id in named}

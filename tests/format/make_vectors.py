@@ -74,8 +74,8 @@ RECORDS: dict[str, tuple[Kind, dict[str, object]]] = {
     "scrub_run": (
         Kind.SCRUB,
         {
-            "by": "ops@hub", "bytes": 1 << 40, "damaged": 1, "from": "0" * 64, "objects": 9, "time": "2026-01-02T03:04:05Z",
-            "to": "08" + "0" * 62,
+            "by": "ops@hub", "bytes": 1 << 40, "damaged": 1, "from": "0" * 64, "objects": 9,
+            "time": "2026-01-02T03:04:05Z", "to": "08" + "0" * 62,
         },
     ),
 }  # fmt: skip
