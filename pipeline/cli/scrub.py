@@ -127,7 +127,7 @@ def _ending(invocation: Invocation, report: ScrubReport, findings: Findings, *, 
     return Ending(
         exitcodes.DAMAGED if findings.open else exitcodes.OK,
         {
-            "kind": what,
+            "way": what,
             "objects": report.objects,
             "bytes": report.size,
             "from": report.first,

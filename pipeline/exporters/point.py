@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from manifests.entry import FLAG_UNREADABLE, Rows, is_zero
+from manifests.entry import Rows, is_zero
 from manifests.manifest import MAX_UNREADABLE, Disk
 from manifests.tree import LEAF_POSITIONS
 from pipeline.catalogue import Point
@@ -49,19 +50,20 @@ class PointExporter(Exporter):
 
     def extents(self, start: int, end: int) -> Iterator[Extent]:
         size, end = self._disk.chunk_size, min(end, self.size)
-        bad = self._disk.unreadable
         at = start
         while at < end:
             first = at // size
             leaf = first // LEAF_POSITIONS
             last = min((leaf + 1) * LEAF_POSITIONS, -(-end // size))
-            if self._copy.is_zero_leaf(leaf) and not any(o < last * size and at < o + n for o, n in bad):
+            bad = self._unreadable(first * size, last * size)
+            if self._copy.is_zero_leaf(leaf) and not bad:
                 stop = min(last * size, end)
                 yield Extent(at, stop - at, True)
                 at = stop
                 continue
-            rows = self._rows(first, last - first)
-            zero = is_zero(rows) & (rows["flags"] & FLAG_UNREADABLE == 0)
+            zero = is_zero(self._rows(first, last - first))
+            for low, high in bad:
+                zero[low // size - first : -(-high // size) - first] = False
             bounds = [*(np.flatnonzero(np.diff(zero)) + 1).tolist(), len(zero)]
             begin = 0
             for bound in bounds:
@@ -71,14 +73,12 @@ class PointExporter(Exporter):
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         end = offset + len(buffer)
-        for start, length in self._disk.unreadable:
-            low, high = max(start, offset), min(start + length, end)
-            if low < high:
-                raise Unreadable(
-                    f"{self.name}: {high - low} bytes at {low} could not be read when it was exported",
-                    offset=low,
-                    length=high - low,
-                )
+        for low, high in self._unreadable(offset, end)[:1]:
+            raise Unreadable(
+                f"{self.name}: {high - low} bytes at {low} could not be read when it was exported",
+                offset=low,
+                length=high - low,
+            )
         size = self._disk.chunk_size
         first = offset // size
         rows = self._rows(first, -(-end // size) - first)
@@ -95,6 +95,18 @@ class PointExporter(Exporter):
 
     def close(self) -> None:
         self._copy.close()
+
+    def _unreadable(self, start: int, end: int) -> list[tuple[int, int]]:
+        """(start, end) of what lies in a range and could not be read, ascending."""
+        found = []
+        ranges = self._disk.unreadable
+        for at in range(max(bisect_right(ranges, (start, 0)) - 1, 0), len(ranges)):
+            low, high = max(ranges[at][0], start), min(sum(ranges[at]), end)
+            if ranges[at][0] >= end:
+                break
+            if low < high:
+                found.append((low, high))
+        return found
 
     def _fetcher(self) -> Fetcher:
         if not hasattr(self._local, "fetcher"):
