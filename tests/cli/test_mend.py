@@ -166,6 +166,7 @@ def test_a_scrub_that_is_killed_goes_on(
     large.write_bytes(random.Random(5).randbytes(48 << 20))
     assert failback("export", "web", "--disk", large).code == 0
     monkeypatch.setenv("FAILBACK_DOWNLOAD_LIMIT", "6M")
+    monkeypatch.setenv("FAILBACK_PARALLEL", "1")
     notes = tmp_path / "state"
     with subprocess.Popen(command("scrub", "--share", "1"), stdout=subprocess.DEVNULL) as child:
         while not (found := list(notes.rglob("scrub-id.json"))):
