@@ -10,7 +10,7 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from manifests.errors import CorruptObject, KeyRefused, UsageError
+from manifests.errors import CorruptObject, Forged, UsageError
 
 SIGNATURE_SIZE = 64
 ANY_MACHINE = bytes(32)
@@ -57,11 +57,11 @@ class Certificate:
         return cls(public, Role(roles), machine, signature)
 
     def check(self, root: bytes, repository: bytes, *, name: str) -> None:
-        """Raises KeyRefused unless the root signed it for this repository."""
+        """Raises Forged unless the root signed it for this repository."""
         try:
             Ed25519PublicKey.from_public_bytes(root).verify(self.signature, self._text(repository))
         except (InvalidSignature, ValueError):
-            raise KeyRefused(
+            raise Forged(
                 f"{name} was signed by a writer whom the repository's root key does not certify",
                 remedy="someone without the right wrote it: compare with the recovery sheet, and restore the"
                 " bucket's older version of this object",

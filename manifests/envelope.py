@@ -17,8 +17,8 @@ from manifests.certificate import (
     machine_scope,
     verify_signature,
 )
-from manifests.errors import CorruptObject, KeyRefused, NewerFormat, WrongRepository
-from manifests.sealing import BODY_SLOT, HEADER_SIZE, ObjectKey, Sealing, fresh_salt
+from manifests.errors import CorruptObject, Forged, KeyRefused, NewerFormat, WrongRepository
+from manifests.sealing import BODY_SLOT, HEADER_SIZE, REPAIR, ObjectKey, Sealing, fresh_salt
 
 MAX_BODY = 64 << 20
 TRAILER_SIZE = 32
@@ -74,15 +74,15 @@ def new_header(kind: Kind, sealing: Sealing, contents: bytes, *, signed: bool = 
 
 
 def check_header(data: bytes | memoryview, *, sealing: Sealing, name: str, signed: bool = False) -> Kind:
-    """The object's type. Raises CorruptObject, NewerFormat, KeyRefused or WrongRepository; `name` is the object's key.
+    """The object's type. Raises CorruptObject, NewerFormat or WrongRepository; `name` is the object's key.
 
     `signed`: whether an object of an encrypted repository has to be signed.
     """
     if len(data) < HEADER_SIZE:
-        raise CorruptObject(f"{name} is only {len(data)} bytes long", remedy=_REPAIR)
+        raise CorruptObject(f"{name} is only {len(data)} bytes long", remedy=REPAIR)
     _salt, magic, kind, version, flags, zero, generation, owner = _HEADER.unpack_from(data)
     if magic != _MAGIC:
-        raise CorruptObject(f"{name} is not an object of failback", remedy=_REPAIR)
+        raise CorruptObject(f"{name} is not an object of failback", remedy=REPAIR)
     if version != _VERSION or flags & ~(_ENCRYPTED | _SIGNED) or zero or kind not in Kind.__members__.values():
         raise NewerFormat(
             f"{name} was written by a newer failback (type {kind}, version {version}, flags {flags:#x})",
@@ -94,20 +94,22 @@ def check_header(data: bytes | memoryview, *, sealing: Sealing, name: str, signe
             remedy="check the repository address; objects of two repositories were mixed",
         )
     if flags & _ENCRYPTED and not sealing.encrypted:
-        raise CorruptObject(f"{name} is encrypted, its repository is not", remedy=_REPAIR)
+        raise CorruptObject(f"{name} is encrypted, its repository is not", remedy=REPAIR)
     if not flags & _ENCRYPTED and sealing.encrypted:
-        raise KeyRefused(
+        raise Forged(
             f"{name} is not encrypted, its repository is: someone without the keys wrote it",
             remedy="restore the bucket's older version of this object, and find out who may write there",
         )
     if bool(flags & _SIGNED) != (signed and sealing.encrypted):
-        raise CorruptObject(f"{name} is {'' if flags & _SIGNED else 'not '}signed", remedy=_REPAIR)
+        raise CorruptObject(f"{name} is {'' if flags & _SIGNED else 'not '}signed", remedy=REPAIR)
     if bool(generation) != sealing.encrypted:
-        raise CorruptObject(f"{name} is of key generation {generation}", remedy=_REPAIR)
+        raise CorruptObject(f"{name} is of key generation {generation}", remedy=REPAIR)
     return Kind(kind)
 
 
-_REPAIR = "`failback verify` lists what is damaged; restore an undamaged point or copy of this repository"
+def generation_of(header: bytes | memoryview) -> int:
+    """The generation of keys that an object with this envelope is sealed with."""
+    return int(_HEADER.unpack_from(header)[6])
 
 
 def object_id(data: bytes | bytearray | memoryview) -> bytes:
@@ -123,10 +125,10 @@ def decompress(decompressor: zstandard.ZstdDecompressor, frame: bytes | memoryvi
     try:
         found = zstandard.frame_content_size(frame)
         if found != size or size == 0:
-            raise CorruptObject(f"{name} has a frame of {found} bytes instead of {size}", remedy=_REPAIR)
+            raise CorruptObject(f"{name} has a frame of {found} bytes instead of {size}", remedy=REPAIR)
         return decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise CorruptObject(f"{name} does not decompress: {error}", remedy=_REPAIR) from error
+        raise CorruptObject(f"{name} does not decompress: {error}", remedy=REPAIR) from error
 
 
 def encode_body(plain: bytes, key: ObjectKey | None = None, *, place: str = "") -> bytes:
@@ -143,17 +145,17 @@ def encode_body(plain: bytes, key: ObjectKey | None = None, *, place: str = "") 
 def decode_body(data: bytes | memoryview, key: ObjectKey | None = None, *, name: str, place: str = "") -> bytes:
     """The plain bytes of a sealed body. Raises CorruptObject."""
     if len(data) < BODY_HEAD.size:
-        raise CorruptObject(f"{name} is cut short", remedy=_REPAIR)
+        raise CorruptObject(f"{name} is cut short", remedy=REPAIR)
     codec, length = BODY_HEAD.unpack_from(data)
     head, payload = bytes(data[: BODY_HEAD.size]), data[BODY_HEAD.size :]
     if length > MAX_BODY or codec > 1 or head[1:8] != bytes(7):
-        raise CorruptObject(f"{name} has a damaged body (codec {codec}, length {length})", remedy=_REPAIR)
+        raise CorruptObject(f"{name} has a damaged body (codec {codec}, length {length})", remedy=REPAIR)
     if key is not None:
         payload = key.open(BODY_SLOT, payload, head=head, place=place, name=name)
     if codec:
         return decompress(zstandard.ZstdDecompressor(), payload, length, name=name)
     if len(payload) != length:
-        raise CorruptObject(f"{name} has {len(payload)} bytes instead of {length}", remedy=_REPAIR)
+        raise CorruptObject(f"{name} has {len(payload)} bytes instead of {length}", remedy=REPAIR)
     return bytes(payload)
 
 
@@ -168,7 +170,7 @@ def open_by_id(data: bytes | memoryview, kind: Kind, expected_id: bytes, *, seal
     """The plain body of an object under `pages/`, after checking that its bytes are those its name stands for."""
     view = memoryview(data)
     if object_id(view) != expected_id:
-        raise CorruptObject(f"{name} is damaged: its bytes do not match its name", remedy=_REPAIR)
+        raise CorruptObject(f"{name} is damaged: its bytes do not match its name", remedy=REPAIR)
     _expect(check_header(view, sealing=sealing, name=name), kind, name)
     return decode_body(view[HEADER_SIZE:], sealing.index_key(view), name=name)
 
@@ -191,7 +193,10 @@ def seal_by_place(kind: Kind, plain: bytes, *, sealing: Sealing, key: str) -> by
         writer = sealing.ring.writer
         if writer is None:
             raise KeyRefused(f"this key only reads; it may not write {key}", remedy=_OTHER_KEY)
-        _check_right(writer.certificate, kind, key, f"this key may not write {key}", _OTHER_KEY)
+        if writer.certificate.public in sealing.revoked:
+            raise KeyRefused(f"this key has been revoked; it may not write {key}", remedy=_OTHER_KEY)
+        if not _has_right(writer.certificate, kind, key):
+            raise KeyRefused(f"this key may not write {key}", remedy=_OTHER_KEY)
         data += writer.certificate.encode()
         data = b"".join((data[:64], writer.sign(_signed_text(data, key)), data[HEADER_SIZE:]))
     return data + place_checksum(data, key)
@@ -200,14 +205,14 @@ def seal_by_place(kind: Kind, plain: bytes, *, sealing: Sealing, key: str) -> by
 def open_by_place(data: bytes | memoryview, *kinds: Kind, sealing: Sealing, key: str) -> tuple[Kind, bytes]:
     """(type, plain body) of the object found at `key`; its type must be one of `kinds`.
 
-    Raises CorruptObject, and KeyRefused when it was written by someone who may not.
+    Raises CorruptObject; its kind Forged when it was written by someone who may not.
     """
     view = memoryview(data)
     if len(view) < HEADER_SIZE + BODY_HEAD.size + sealing.overhead + sealing.signed_size + TRAILER_SIZE:
-        raise CorruptObject(f"{key} is only {len(view)} bytes long", remedy=_REPAIR)
+        raise CorruptObject(f"{key} is only {len(view)} bytes long", remedy=REPAIR)
     content = view[:-TRAILER_SIZE]
     if place_checksum(content, key) != bytes(view[-TRAILER_SIZE:]):
-        raise CorruptObject(f"{key} is damaged or was moved there: its checksum does not match", remedy=_REPAIR)
+        raise CorruptObject(f"{key} is damaged or was moved there: its checksum does not match", remedy=REPAIR)
     kind = check_header(content, sealing=sealing, name=key, signed=True)
     if kind not in kinds:
         _expect(kind, kinds[0], key)
@@ -223,19 +228,18 @@ def _check_signature(data: memoryview, kind: Kind, sealing: Sealing, key: str) -
     certificate = Certificate.decode(content[-SIGNED_SIZE:], name=key)
     certificate.check(sealing.ring.root, sealing.repository, name=key)
     verify_signature(certificate.public, bytes(content[_SIGNATURE]), _signed_text(content, key), name=key)
-    _check_right(certificate, kind, key, f"{key} was signed by a writer who may not write it", _FORGED)
+    if not _has_right(certificate, kind, key):
+        raise Forged(f"{key} was signed by a writer who may not write it", remedy=_FORGED)
     believed = sealing.revoked.get(certificate.public)
     if believed is not None and object_id(data) not in believed:
-        raise KeyRefused(f"{key} was signed with a key that has been revoked", remedy=_FORGED)
+        raise Forged(f"{key} was signed with a key that has been revoked", remedy=_FORGED)
 
 
-def _check_right(certificate: Certificate, kind: Kind, key: str, message: str, remedy: str) -> None:
+def _has_right(certificate: Certificate, kind: Kind, key: str) -> bool:
     if certificate.roles & Role.ADMIN:
-        return
-    allowed = certificate.roles & MAY_SIGN.get(kind, Role(0))
+        return True
     ours = certificate.machine == ANY_MACHINE or certificate.machine == machine_scope(key.split("/")[1])
-    if not allowed or not ours:
-        raise KeyRefused(message, remedy=remedy)
+    return ours and bool(certificate.roles & MAY_SIGN.get(kind, Role(0)))
 
 
 def _signed_text(data: bytes | memoryview, key: str) -> bytes:
@@ -251,4 +255,4 @@ _FORGED = "someone without the right wrote it: restore the bucket's older versio
 
 def _expect(kind: Kind, wanted: Kind, name: str) -> None:
     if kind != wanted:
-        raise CorruptObject(f"{name} is a {kind.name.lower()}, not a {wanted.name.lower()}", remedy=_REPAIR)
+        raise CorruptObject(f"{name} is a {kind.name.lower()}, not a {wanted.name.lower()}", remedy=REPAIR)

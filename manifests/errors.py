@@ -41,7 +41,11 @@ class WrongRepository(FormatError):
     """Belongs to another repository."""
 
 
+class Forged(CorruptObject):
+    """Whole, but written by somebody who may not."""
+
+
 class KeyRefused(FailbackError):
-    """A key is missing, wrong or not good for this; or somebody without the keys wrote here."""
+    """A key is missing, wrong or not good for this; or it is not the repository that is known here."""
 
     exit_code = 13

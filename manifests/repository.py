@@ -27,6 +27,19 @@ def check_chunk_size(size: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Encryption:
+    """What anyone may know of a repository's keys."""
+
+    fingerprint: str
+    """32 hexadecimal digits: of the ring's root key. People compare it, clients pin it."""
+    cipher: str = "aes-256-gcm"
+
+    def __post_init__(self) -> None:
+        if self.cipher != "aes-256-gcm" or not isinstance(self.fingerprint, str) or not _ID.fullmatch(self.fingerprint):
+            raise TypeError(f"cipher {self.cipher!r}, fingerprint {self.fingerprint!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class RepositoryDocument:
     """What every object of the repository has in common. Written once."""
 
@@ -34,7 +47,7 @@ class RepositoryDocument:
     created: str
     chunk_size: int
     abilities: dict[str, Any]
-    encryption: None = None
+    encryption: Encryption | None = None
     format: int = 1
 
     @property
@@ -43,6 +56,7 @@ class RepositoryDocument:
 
     @classmethod
     def new(cls, *, chunk_size: int, abilities: dict[str, Any]) -> RepositoryDocument:
+        """Not encrypted; `replace` its `encryption` when its ring is made."""
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return cls(secrets.token_hex(16), created, check_chunk_size(chunk_size), abilities)
 
@@ -59,17 +73,16 @@ class RepositoryDocument:
             version = document["format"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CorruptObject(f"{KEY} is damaged: {error}", remedy="restore it from a copy of the bucket") from error
-        if version != 1 or document.get("encryption") is not None:
-            raise NewerFormat(
-                f"the repository has format {version} and encryption {document.get('encryption')!r}",
-                remedy="upgrade failback on this host",
-            )
+        if version != 1:
+            raise NewerFormat(f"the repository has format {version}", remedy="upgrade failback on this host")
         checksum = document.pop("checksum", None)
         if checksum != blake3(_canonical(document)).hexdigest():
             raise CorruptObject(
                 f"{KEY} is damaged: its checksum does not match", remedy="restore it from a copy of the bucket"
             )
         try:
+            if document.get("encryption") is not None:
+                document["encryption"] = Encryption(**document["encryption"])
             found = cls(**document)
         except TypeError as error:
             raise NewerFormat(

@@ -30,6 +30,7 @@ _SALT = "failback 2026 salt v1"
 _SLOT = struct.Struct("<I")
 _NO_CHUNK = bytes(32)
 _NO_HEAD = bytes(16)
+REPAIR = "`failback verify` lists what is damaged; restore an undamaged point or copy of this repository"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,9 @@ class ObjectKey:
         try:
             return self._cipher.decrypt(self._nonce(slot), sealed, self._associated(slot, chunk, head, place))
         except InvalidTag:
-            raise CorruptObject(f"{name} is damaged or was exchanged: its authentication tag does not match") from None
+            raise CorruptObject(
+                f"{name} is damaged or was exchanged: its authentication tag does not match", remedy=REPAIR
+            ) from None
 
     @staticmethod
     def _nonce(slot: int) -> bytes:

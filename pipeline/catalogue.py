@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from blake3 import blake3
 
-from manifests.envelope import Kind
+from manifests.envelope import Kind, generation_of
 from manifests.manifest import Manifest, decode_manifest, encode_record
 from manifests.names import PointName, decode_machine, encode_machine, manifest_key, tombstone_key
 from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, NotFound
@@ -24,6 +24,8 @@ class Point:
     manifest: Manifest
     object_hash: str
     stored: int
+    generation: int = 0
+    """Of the keys that it and all it refers to are sealed with; 0 when not encrypted."""
 
 
 def now() -> str:
@@ -77,19 +79,27 @@ def load(repository: Repository, machine: str, sequence: int) -> Point | None:
         return None
     if manifest.sequence != sequence or encode_machine(manifest.machine.name) != encode_machine(machine):
         raise CorruptObject(f"{key} holds the manifest of {manifest.label}", remedy="someone moved objects by hand")
-    return Point(manifest, blake3(data).hexdigest(), len(data))
+    return Point(manifest, blake3(data).hexdigest(), len(data), generation_of(data))
 
 
 def latest(repository: Repository, machine: str, *, known: int = 0) -> Point | None:
     """The highest point that is neither void nor forgotten, or None. `known`: a sequence surely taken, to list less."""
     taken = sequences(repository, machine, after=max(known - 1, 0))
     gone = forgotten(repository, machine, after=max(known - 1, 0))
+    if not known or taken or gone:
+        notice(repository, machine, taken, gone)
     for sequence in reversed(taken):
         if sequence not in gone:
             point = load(repository, machine, sequence)
             if point is not None:
                 return point
     return latest(repository, machine) if known > 1 else None
+
+
+def notice(repository: Repository, machine: str, taken: Collection[int], gone: Collection[int]) -> None:
+    """Raises KeyRefused when the machine has fewer points than this host has seen of it."""
+    if repository.seen is not None:
+        repository.seen.notice(machine, max([*taken, *gone], default=0), repository.store.name)
 
 
 def resolve(repository: Repository, name: PointName) -> Point:
@@ -117,6 +127,7 @@ def points(repository: Repository, machine: str) -> Iterator[Point]:
     """All usable points of a machine, oldest first."""
     gone = forgotten(repository, machine)
     taken = sequences(repository, machine)
+    notice(repository, machine, taken, gone)
     if not taken:
         raise _unknown(repository, machine, None)
     for sequence in taken:

@@ -47,6 +47,16 @@ class Settings:
     download_limit: float = 0
     """Bytes a second from the store, 0 for no limit."""
     log_file: Path | None = None
+    key_file: Path | None = None
+    """Opens an encrypted repository."""
+    passphrase_file: Path | None = None
+    """A file whose first line opens an encrypted repository."""
+    key_command: str = ""
+    """A program that opens an encrypted repository: see `pipeline.keys.locks.Command`."""
+    repository_id: str = ""
+    """The id the repository must have."""
+    key_fingerprint: str = ""
+    """The fingerprint its keys must have."""
     connect_timeout: float = 10
     """Seconds to reach the store."""
     request_timeout: float = 300
@@ -111,6 +121,13 @@ def _text(value: object) -> str:
     return value
 
 
+def _digits(value: object) -> str:
+    text = _text(value).strip().lower()
+    if not re.fullmatch("[0-9a-f]{32}", text):
+        raise ValueError("is not 32 hexadecimal digits")
+    return text
+
+
 def _path(value: object) -> Path:
     path = Path(_text(value)).expanduser()
     if not path.is_absolute():
@@ -170,6 +187,11 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "upload_limit": _rate,
     "download_limit": _rate,
     "log_file": _path,
+    "key_file": _path,
+    "passphrase_file": _path,
+    "key_command": _text,
+    "repository_id": _digits,
+    "key_fingerprint": _digits,
     "connect_timeout": _seconds,
     "request_timeout": _seconds,
     "stall_timeout": _seconds,

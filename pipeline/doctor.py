@@ -223,7 +223,7 @@ def _repository(settings: Settings) -> Iterator[Finding]:
         yield Finding("repository", "bad", error.message, error.remedy)
         return
     try:
-        yield from _contents(store)
+        yield from _contents(store, settings)
     finally:
         store.close()
 
@@ -241,17 +241,23 @@ def _credentials(profile: str) -> Finding:
     return Finding("S3 keys", "ok", f"from profile {profile}" if profile else "from boto3's credential chain")
 
 
-def _contents(store: Store) -> Iterator[Finding]:
+def _contents(store: Store, settings: Settings) -> Iterator[Finding]:
     from pipeline.catalogue import machines
+    from pipeline.keys.sources import locks_of
     from pipeline.repository import Repository
 
     try:
-        repository = Repository.open(store)
+        repository = Repository.open(store, lambda: locks_of(settings))
         found = machines(repository)
     except FailbackError as error:
         yield Finding("repository", "bad", error.message, error.remedy)
         return
     yield Finding("repository", "ok", f"{store.name}, {len(found)} machine(s), id {repository.document.id}")
+    if repository.opened is not None:
+        slot = repository.opened.slot
+        yield Finding("key", "ok", f"slot {slot.name} ({slot.label}), {slot.role}")
+    else:
+        yield Finding("key", "hint", "the repository is not encrypted: everybody who can read it can read the disks")
     if repository.conditional_put:
         yield Finding("racing writers", "ok", "the store lets exactly one win")
     else:

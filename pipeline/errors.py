@@ -10,6 +10,7 @@ FailbackError                what failed, on which object, and what the user can
 │   └── StoreFull            quota or disk space of the store
 ├── FormatError              bytes that are not what they should be
 │   ├── CorruptObject        hash, length or structure is wrong
+│   │   └── Forged           whole, but written by somebody who may not
 │   ├── NewerFormat          written by a later version of failback
 │   └── WrongRepository      belongs to another repository
 ├── CatalogueError           machine or recovery point does not exist, or is void or forgotten
@@ -28,7 +29,7 @@ FailbackError                what failed, on which object, and what the user can
 ├── PlaceHeld                another command works on the same machine at the target
 ├── NotReady                 the preflight found errors; nothing was changed
 ├── BootError                the machine is built, but does not start, or ended by itself
-├── KeyRefused               a key is missing, wrong or not good for this; or somebody without the keys wrote here
+├── KeyRefused               a key is missing, wrong or not good for this; or not the repository that is known here
 └── Cancelled                the caller wanted the work to end; the same call goes on
 """
 
@@ -37,6 +38,7 @@ from __future__ import annotations
 from manifests.errors import (
     CorruptObject,
     FailbackError,
+    Forged,
     FormatError,
     KeyRefused,
     NewerFormat,
@@ -52,6 +54,7 @@ __all__ = [
     "CatalogueError",
     "CorruptObject",
     "FailbackError",
+    "Forged",
     "FormatError",
     "KeyRefused",
     "NewerFormat",

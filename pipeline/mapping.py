@@ -28,6 +28,7 @@ recovery point.
 from __future__ import annotations
 
 import string
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -49,9 +50,11 @@ def _bytes(value: object) -> object:
 
 
 def _template(value: str) -> str:
-    fields = [name for _text, name, _spec, _conversion in string.Formatter().parse(value) if name is not None]
-    if set(fields) - {"name"}:
+    fields = [(name, spec) for _text, name, spec, _conversion in string.Formatter().parse(value) if name is not None]
+    if set(fields) - {("name", "")}:
         raise ValueError("only {name} can be filled in, the machine's name at the source")
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in value):
+        raise ValueError("a name has one line, and no control characters")
     if not value.format(name="x").strip():
         raise ValueError("the name is empty")
     return value

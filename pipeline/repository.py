@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
 from manifests import repository as document_format
+from manifests.certificate import fingerprint
 from manifests.envelope import Kind, check_header, open_by_id, seal_by_id
 from manifests.names import pack_key, page_key
-from manifests.repository import DEFAULT_CHUNK_SIZE, RepositoryDocument
+from manifests.repository import DEFAULT_CHUNK_SIZE, Encryption, RepositoryDocument
 from manifests.sealing import HEADER_SIZE, Buffer, ObjectKey, Sealing
 from pipeline.errors import AlreadyExists, CorruptObject, NewerFormat, NotFound, UsageError
+from pipeline.keys.known import Seen
+from pipeline.keys.locks import Lock
+from pipeline.keys.ring import Opened, new_ring, put_slot, unlock
 from pipeline.store.base import NO_REPOSITORY, Bytes, Store
 
-NEAR = 1 << 20
+NEAR = 64 << 10
 """A range of an encrypted pack that begins before this byte is read from the pack's beginning."""
 _PACK_KEYS = 1 << 14
 """Keys of packs that are remembered, those of packs seen first forgotten first."""
@@ -31,27 +35,51 @@ class Repository:
         self.document = document
         self.id = document.id_bytes
         self.sealing = sealing or Sealing(self.id)
+        self.opened: Opened | None = None
+        """The key slot that opened it, when it is encrypted."""
+        self.seen: Seen | None = None
+        """What this host has seen of it before, where that is kept."""
         self._pack_keys: OrderedDict[bytes, ObjectKey] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
-    def init(cls, store: Store, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> Repository:
-        """Probe the store and write the repository document. Raises UsageError when there is one already, and
-        CorruptObject when only the document of one is gone: under a new one its points could not be read."""
+    def init(
+        cls, store: Store, *, chunk_size: int = DEFAULT_CHUNK_SIZE, lock: Lock | None = None, label: str = "first"
+    ) -> Repository:
+        """Probe the store and write the repository document. With a `lock` it is encrypted, and has one key slot, an
+        administrator's, that the lock opens.
+
+        Raises UsageError when there is one already, and CorruptObject when only the document of one is gone: under a
+        new one its points could not be read.
+        """
         if store.head(document_format.KEY) is not None:
             raise _exists(store)
         if _holds_points(store):
             raise _lost(store)
         document = RepositoryDocument.new(chunk_size=chunk_size, abilities=_plain(asdict(store.probe())))
+        sealing, create = None, bool(document.abilities["conditional_put"])
+        if lock is not None:
+            ring = new_ring(document.id_bytes)
+            document = replace(document, encryption=Encryption(fingerprint(ring.root)))
+            # Before the document: a repository without a slot could never be opened.
+            put_slot(store, document, ring, lock, role="admin", label=label, create=create)
+            sealing = Sealing(document.id_bytes, ring)
         try:
-            store.put(document_format.KEY, document.encode(), create=document.abilities["conditional_put"])
+            store.put(document_format.KEY, document.encode(), create=create)
         except AlreadyExists as error:
             raise _exists(store) from error
-        return cls(store, document)
+        return cls(store, document, sealing)
 
     @classmethod
-    def open(cls, store: Store) -> Repository:
-        """Raises UsageError when there is no repository at this address."""
+    def open(
+        cls,
+        store: Store,
+        locks: Callable[[], Sequence[Lock]] = lambda: (),
+        *,
+        check: Callable[[RepositoryDocument], object] = lambda _document: None,
+    ) -> Repository:
+        """Raises UsageError when there is no repository at this address, KeyRefused when it is encrypted and none of
+        the `locks` opens it. `check` sees its document before any key is tried, and may raise."""
         try:
             data = store.get(document_format.KEY)
         except NotFound as error:
@@ -68,7 +96,13 @@ class Repository:
                 f"{store.name} uses {unknown[0]}, which this failback does not know",
                 remedy="upgrade failback on this host",
             )
-        return cls(store, document)
+        check(document)
+        if document.encryption is None:
+            return cls(store, document)
+        opened = unlock(store, document, locks())
+        found = cls(store, document, opened.sealing(document.id_bytes))
+        found.opened = opened
+        return found
 
     @cached_property
     def chunk_id(self) -> Callable[[Buffer], bytes]:
@@ -118,6 +152,11 @@ class Repository:
         if not self.sealing.encrypted:
             return None
         return self._known_key(pack) or self._learn_key(pack, self.get_pack_range(pack, 0, HEADER_SIZE))
+
+    def forget_key(self, pack: bytes) -> None:
+        """What its envelope gave did not open it: the next reader gets the envelope again."""
+        with self._lock:
+            self._pack_keys.pop(pack, None)
 
     def _known_key(self, pack: bytes) -> ObjectKey | None:
         with self._lock:

@@ -11,8 +11,8 @@ from manifests.manifest import Manifest
 from pipeline.finding import Finding
 from pipeline.mapping import EVERY_OTHER, DiskTarget, MachineMapping, Mapping, NetworkTarget
 
-LEAST_MEMORY = {"bios": 64 << 20, "uefi": 128 << 20}
-"""Bytes below which no operating system of today starts; OVMF alone wants 64 MiB."""
+LEAST_MEMORY = {"bios": 64 << 20, "uefi": 384 << 20}
+"""Bytes below which no operating system of today starts. UEFI: what GRUB on OVMF needs to load a Debian kernel."""
 SMALL_SHARE = 0.5
 """Of the memory at the source; with less, services that were sized for it may not start."""
 

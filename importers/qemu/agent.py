@@ -1,4 +1,7 @@
-"""The QEMU guest agent (qemu/qga/qapi-schema.json), through its serial port."""
+"""The QEMU guest agent (qemu/qga/qapi-schema.json), through its serial port.
+
+What it says is the guest's word: it may be anything, also no answer that the schema knows.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,10 @@ from pipeline.place import CommandResult
 PING_SECONDS = 2.0
 _POLL_SECONDS = 0.2
 _ASK_SECONDS = 10.0
+_NAME_LENGTH = 255
+"""Of a host's name at most (RFC 1123, 2.1)."""
+NONSENSE = (KeyError, TypeError, AttributeError, ValueError)
+"""What becomes of an answer that has another shape than the schema's."""
 
 
 class AgentError(TargetError):
@@ -39,7 +46,7 @@ def ask(folder: Path, command: str, arguments: dict[str, Any] | None = None, *, 
         socket.send({"execute": command, "arguments": arguments or {}})
         answer = socket.receive()
     if "error" in answer:
-        error = answer["error"]
+        error = answer["error"] if isinstance(answer["error"], dict) else {}
         raise AgentError(f"the guest agent refuses {command}: {error.get('desc')}", kind=str(error.get("class")))
     return answer.get("return")
 
@@ -62,7 +69,7 @@ def addresses(folder: Path) -> tuple[str, ...]:
 
 
 def hostname(folder: Path) -> str:
-    return str(ask(folder, "guest-get-host-name")["host-name"])
+    return str(ask(folder, "guest-get-host-name")["host-name"])[:_NAME_LENGTH]
 
 
 def run(
@@ -96,6 +103,16 @@ def run(
                 raise TimeoutError("it still runs")
             check()
             time.sleep(_POLL_SECONDS)
+        return CommandResult(
+            int(status.get("exitcode", 128 + int(status.get("signal", 0)))),
+            base64.b64decode(status.get("out-data", "")),
+            base64.b64decode(status.get("err-data", "")),
+        )
+    except NONSENSE as error:
+        raise TargetError(
+            f"the guest agent's answer about `{shown}` makes no sense: {type(error).__name__} {error}",
+            remedy="look at the agent in the guest",
+        ) from error
     except AgentError as error:
         if error.kind in ("CommandNotFound", "CommandDisabled") or "disabled" in error.message:
             raise Unsupported(
@@ -108,8 +125,3 @@ def run(
             f"`{shown}` did not end in the guest within {seconds:g} s: {error.strerror or error}",
             remedy="give it more time, or look at the guest",
         ) from error
-    return CommandResult(
-        int(status.get("exitcode", 128 + int(status.get("signal", 0)))),
-        base64.b64decode(status.get("out-data", "")),
-        base64.b64decode(status.get("err-data", "")),
-    )

@@ -130,7 +130,8 @@ def subnet_of(address: str) -> str:
 def _console(machine: Definition) -> Iterator[Option]:
     yield "-vga", "std"
     yield "-display", f"vnc=unix:{VNC_SOCKET}" if machine.display == "vnc" else machine.display
-    serial = f"socket,id=serial0,path={SERIAL_SOCKET},server=on,wait=off,logfile={SERIAL_LOG},logappend=on"
+    # Emptied at each start, also by hand: what an earlier start said proves nothing about this one.
+    serial = f"socket,id=serial0,path={SERIAL_SOCKET},server=on,wait=off,logfile={SERIAL_LOG},logappend=off"
     yield "-chardev", serial
     yield "-serial", "chardev:serial0"
 

@@ -27,6 +27,8 @@ _ANSWERED = ("ESTABLISHED", "CLOSE_WAIT", "FIN_WAIT_1", "FIN_WAIT_2", "CLOSING",
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    """One that comes in; those that the guest opened to the outside have its own address as source."""
+
     state: str
     here: int
     """Port of this host."""
@@ -59,7 +61,7 @@ def accepted(qmp: Qmp, port: int) -> bool | None:
 
 def _rows(qmp: Qmp) -> list[_Row]:
     found = _LINE.findall(qmp.monitor("info usernet"))
-    return [_Row(state, int(here), int(there)) for state, _source, here, _destination, there in found]
+    return [_Row(state, int(here), int(there)) for state, source, here, _destination, there in found if source == HOST]
 
 
 def _free_port() -> int:

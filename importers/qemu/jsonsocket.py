@@ -77,7 +77,7 @@ class JsonSocket:
             self._rest = rest
             try:
                 document = json.loads(line[line.rfind(b"\xff") + 1 :])
-            except ValueError:
+            except (ValueError, RecursionError):  # the latter: nested too deeply
                 continue
             if isinstance(document, dict):
                 return document

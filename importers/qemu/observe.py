@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from importers.qemu import agent
-from importers.qemu.agent import AgentError
+from importers.qemu.agent import NONSENSE, AgentError
 from importers.qemu.arguments import SERIAL_LOG
 from importers.qemu.definition import Definition
 from importers.qemu.events import Events, read_events
@@ -60,7 +60,7 @@ def observe(folder: Path, machine: Definition) -> Observation:
         reason = events.io_error
     if power != "on":
         return Observation(power, console=console_tail(folder), reason=reason)
-    guest = _guest(folder, events, agent_open=agent_open)
+    guest = look_at_guest(folder, events, agent_open=agent_open)
     console = console_tail(folder)
     return Observation("on", guest.heartbeat, guest.addresses, guest.hostname, console, reason or events.loop)
 
@@ -95,14 +95,17 @@ def agent_is_there(qmp: Qmp) -> bool:
     return any(chardev["label"] == "agent" and chardev["frontend-open"] for chardev in qmp.execute("query-chardev"))
 
 
-def _guest(folder: Path, events: Events, *, agent_open: bool) -> Guest:
+def look_at_guest(folder: Path, events: Events, *, agent_open: bool) -> Guest:
+    """What its agent tells. `agent_open`: there is one now."""
     if not agent_open:
         return Guest(False if events.agent_seen else None)
     try:
         agent.ask(folder, "guest-ping")
+    except AgentError:
+        pass  # it has no such command, but it answers
     except OSError:
         return Guest(False)
     try:
         return Guest(True, agent.addresses(folder), agent.hostname(folder))
-    except (OSError, AgentError, KeyError, TypeError):
+    except (OSError, AgentError, *NONSENSE):
         return Guest(True)  # it lives, and tells no more than that

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from importers.qemu.definition import Definition, DiskDefinition, Node, overlay_of
 from importers.qemu.folder import Folder, Record, delete
+from importers.qemu.guard import touched
 from importers.qemu.machine import make_overlay
 from importers.qemu.process import running
 from importers.qemu.programs import qemu_img
@@ -48,10 +49,17 @@ def served(place: Folder, record: Record) -> list[int]:
 
 
 def filled(place: Folder, record: Record, number: int) -> bool:
-    """The disk is here, proved."""
-    state = Known(place.local(record, number).known).state
+    """The disk is here, proved, and nobody wrote to it since. One that somebody wrote to has no server any more when
+    this returns: a fresh one believes nothing that is there, and mends it."""
+    local = place.local(record, number)
+    state = Known(local.known).state
     digests = {disk.number: disk.digest for disk in record.disks}
-    return state is not None and state.state == "staged" and state.digest == digests[number]
+    if state is None or state.state != "staged" or state.digest != digests[number]:
+        return False
+    if touched(local):
+        end(folder_of(place, number))
+        return False
+    return True
 
 
 def serve(context: Context, place: Folder, record: Record, numbers: Sequence[int]) -> None:

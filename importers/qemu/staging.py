@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from importers.qemu.definition import Node
 from importers.qemu.folder import Folder, Record, delete
+from importers.qemu.guard import touched
 from importers.qemu.hardware import StagedDisk
 from importers.qemu.served import serve, served
 from manifests.names import PointName
 from pipeline.catalogue import Point, resolve
-from pipeline.exporters.files import FileState
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
 from pipeline.target import Context
-from pipeline.transfer.local import LocalDisk, checked, forecast_local, opened, stage_local
+from pipeline.transfer.local import checked, forecast_local, opened, stage_local
 from pipeline.transfer.stage import Stage as Known
 from pipeline.wanted import Wanted
 
@@ -160,16 +160,6 @@ def broken(folder: Folder, record: Record, stage: Stage) -> str:
         return f"the disks hold {now.machine}@{now.sequence} by now, or were staged again"
     for disk in record.disks:
         local = folder.local(record, disk.number)
-        if reason := _touched(local):
+        if reason := touched(local):
             return reason
-    return ""
-
-
-def _touched(local: LocalDisk) -> str:
-    state = Known(local.known).state
-    if not local.path.is_file():
-        return f"{local.path} is gone"
-    kind = "file" if local.image_format == "raw" else "image"
-    if state is None or state.guard != f"{kind}:{FileState.of(local.path)}":
-        return f"somebody wrote to {local.path} since it was staged"
     return ""

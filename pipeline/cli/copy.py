@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,6 +31,16 @@ def copy(
         int | None,
         typer.Option("--chunk-size", metavar="KIB", help="Size of a chunk there; fixed once a disk has points there."),
     ] = None,
+    to_key_file: Annotated[
+        Path | None,
+        typer.Option("--to-key-file", metavar="FILE", help="Opens the other repository, if not the same key."),
+    ] = None,
+    to_passphrase_file: Annotated[
+        Path | None, typer.Option("--to-passphrase-file", metavar="FILE", help="A file whose first line opens it.")
+    ] = None,
+    to_unencrypted: Annotated[
+        bool, typer.Option("--to-unencrypted", help="The other repository is not encrypted, and that is meant.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Afterwards read the originals again where digests cannot be compared.")
     ] = False,
@@ -44,7 +55,7 @@ def copy(
 
     source = invocation.open_repository()
     chosen = _chosen(source, point, every=all_)
-    target = invocation.open_repository(address=to)
+    target = invocation.open_other(to, key_file=to_key_file, passphrase_file=to_passphrase_file, plain=to_unencrypted)
     check_other(source, target)
     settings = invocation.settings
     options = ExportOptions(

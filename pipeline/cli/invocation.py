@@ -25,7 +25,10 @@ from pipeline.errors import FailbackError, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from manifests.repository import RepositoryDocument
+    from pipeline.keys.locks import Lock
     from pipeline.repository import Repository
+    from pipeline.store.base import Store
     from pipeline.store.trace import Tally
 
 RepositoryOption = Annotated[
@@ -135,11 +138,51 @@ class Invocation:
         self.stack.callback(store.close)
         return store
 
-    def open_repository(self, *, address: str = "") -> Repository:
-        """The repository that is named for this command, or the one at another address."""
+    def open_repository(self) -> Repository:
+        return self._opened(self.open_store(), self.settings, self.locks)
+
+    def open_other(
+        self,
+        address: str,
+        *,
+        key_file: Path | None = None,
+        passphrase_file: Path | None = None,
+        plain: bool = False,
+    ) -> Repository:
+        """A second repository. Without a key of its own the first one's is tried; `plain`: that it is not encrypted is
+        meant."""
+        from pipeline.keys.sources import locks_of
+
+        settings = replace(self.settings, repository_id="", key_fingerprint="")
+        if key_file or passphrase_file:
+            settings = replace(settings, key_file=key_file, passphrase_file=passphrase_file, key_command="")
+        return self._opened(self.open_store(address=address), settings, lambda: locks_of(settings), plain=plain)
+
+    def _opened(
+        self, store: Store, settings: Settings, locks: Callable[[], list[Lock]], *, plain: bool = False
+    ) -> Repository:
+        from pipeline.keys.known import Expected, Pin, Seen
+        from pipeline.keys.sources import refuse_plain
         from pipeline.repository import Repository
 
-        return Repository.open(self.open_store(address=address))
+        expected, pin = Expected(settings.repository_id, settings.key_fingerprint), Pin(settings.state_dir, store.name)
+
+        def check(document: RepositoryDocument) -> None:
+            expected.check(document, store.name)
+            pin.check(document)
+            if not plain:
+                refuse_plain(document, settings, store.name)
+
+        repository = Repository.open(store, locks, check=check)
+        pin.remember(repository.document)
+        repository.seen = Seen(settings.state_dir, repository.document.id)
+        return repository
+
+    def locks(self, *, ask: bool = True) -> list[Lock]:
+        """What may open an encrypted repository: as the settings say, else a passphrase that is asked for."""
+        from pipeline.keys.sources import locks_of
+
+        return locks_of(self.settings, ask=ask)
 
     def artifacts(self, machine: str) -> Path:
         """A folder for what the checks of a machine keep."""

@@ -17,6 +17,7 @@ from pipeline.cli.export import export
 from pipeline.cli.forget import forget
 from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
+from pipeline.cli.key import app as key
 from pipeline.cli.list import list_
 from pipeline.cli.repair import repair
 from pipeline.cli.repository import app as repository
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 2 usage, 3 no such point, 4 store, 5 damaged data, 6 source, 7 target, "
     "8 data differ, 9 held by another command, 10 unreadable ranges, 11 found something to mend beforehand, "
-    "12 does not start or a check failed, 70 bug.",
+    "12 does not start or a check failed, 13 keys, 70 bug.",
 )
 
 
@@ -63,6 +64,7 @@ def _common(
 
 
 app.add_typer(repository, name="repository", help="Make a repository, or see what one is and can do.")
+app.add_typer(key, name="key", help="Who may open an encrypted repository, and as what.")
 app.command("export")(export)
 app.command("import")(import_)
 app.command("copy")(copy)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.invocation import Ending, Invocation, command
+from pipeline.cli.key_options import KeyCommandOption, KeyFileOption, PassphraseFileOption
+from pipeline.errors import UsageError
 from pipeline.units import size
+
+if TYPE_CHECKING:
+    from manifests.slot import Slot
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -29,12 +34,45 @@ def init(
     chunk_size: Annotated[
         int, typer.Option("--chunk-size", metavar="KIB", help="Default size of a chunk: 64, 128, 256, 512 or 1024 KiB.")
     ] = 64,
+    key_file: KeyFileOption = None,
+    passphrase_file: PassphraseFileOption = None,
+    key_command: KeyCommandOption = None,
+    no_encryption: Annotated[
+        bool, typer.Option("--no-encryption", help="Everybody who can read the bucket can read the disks.")
+    ] = False,
 ) -> Ending:
-    """Probe the store and make a repository there. A bucket must exist; a directory is made."""
+    """Probe the store and make an encrypted repository there. A bucket must exist; a directory is made.
+
+    The key is the one the options name; without them what FAILBACK_KEY_FILE, FAILBACK_PASSPHRASE_FILE,
+    FAILBACK_KEY_COMMAND or FAILBACK_PASSPHRASE say; without these a passphrase is asked for. Without the key nobody can
+    restore anything: keep a copy elsewhere, and run `failback key export` for a recovery sheet.
+    """
+    from pipeline.keys.known import Expected, Pin
+    from pipeline.keys.sources import new_lock
     from pipeline.repository import Repository
 
-    repository = Repository.init(invocation.open_store(create=True), chunk_size=chunk_size << 10)
+    if no_encryption and (key_file or passphrase_file or key_command):
+        raise UsageError("--no-encryption and a key do not go together", remedy="leave one of them away")
+    if no_encryption and invocation.locks(ask=False):
+        raise UsageError("--no-encryption, and a key is set", remedy="unset FAILBACK_KEY_FILE and the like")
+    lock = None
+    if not no_encryption:
+        lock = new_lock(
+            invocation.settings, key_file=key_file, passphrase_file=passphrase_file, key_command=key_command
+        )
+    store, settings = invocation.open_store(create=True), invocation.settings
+    repository = Repository.init(store, chunk_size=chunk_size << 10, lock=lock)
+    Expected(settings.repository_id, settings.key_fingerprint).check(repository.document, store.name)
+    Pin(settings.state_dir, store.name).remember(repository.document, anew=True)
     invocation.output.say(f"made repository {repository.id.hex()} at {repository.store.name}")
+    encryption = repository.document.encryption
+    if lock is not None and encryption is not None:
+        invocation.output.say(
+            f"encrypted with the key fingerprint {encryption.fingerprint}; it opens with {lock.describe()}",
+            "keep a copy of that elsewhere: without it nobody can restore anything",
+        )
+    else:
+        invocation.warn("it is not encrypted: everybody who can read the bucket can read the disks")
     _say_abilities(invocation, repository.document.abilities)
     return Ending(values=_described(repository.document, repository.store.name))
 
@@ -52,6 +90,8 @@ def info(invocation: Invocation) -> Ending:
         f"at          {repository.store.name}",
         f"made        {document.created}",
         f"format      {document.format}, {'encrypted' if document.encryption else 'not encrypted'}",
+        *([f"fingerprint {document.encryption.fingerprint}"] if document.encryption else []),
+        *([f"opened by   {_slot(repository.opened.slot)}"] if repository.opened else []),
         f"chunks      {size(document.chunk_size)}",
         f"machines    {len(found)}",
     )
@@ -69,6 +109,10 @@ def probe(invocation: Invocation) -> Ending:
     return Ending(values={"address": store.name, "abilities": abilities})
 
 
+def _slot(slot: Slot) -> str:
+    return f"key slot {slot.name} ({slot.label}): {slot.role}{f' of {slot.machine}' if slot.machine else ''}"
+
+
 def _described(document: Any, address: str) -> dict[str, Any]:
     return {
         "repository": document.id,
@@ -76,6 +120,7 @@ def _described(document: Any, address: str) -> dict[str, Any]:
         "created": document.created,
         "format": document.format,
         "chunk_size": document.chunk_size,
+        "fingerprint": document.encryption.fingerprint if document.encryption else None,
         "abilities": document.abilities,
     }
 

@@ -36,8 +36,9 @@ def settled(site: Site, point: Point, *, reuse: bool, fresh: bool = False) -> Pl
     """The place, with nothing in the way of staging `point`; with `reuse` it may have a machine for production on
     exactly that point, which was switched on before or needs not be built afresh.
 
-    Thrown away are: a rehearsal that a dead command left, and a machine that was never switched on and is of no use.
-    One that was switched on may hold what its users wrote: raises TargetBusy.
+    Thrown away are: a rehearsal that a dead command left, and a machine that was never switched on and is of no use,
+    because it is to be another one or somebody wrote to the disks below it. One that was switched on may hold what its
+    users wrote: raises TargetBusy.
     """
     place = site.find()
     if place is None or place.build is None:
@@ -45,12 +46,20 @@ def settled(site: Site, point: Point, *, reuse: bool, fresh: bool = False) -> Pl
     build, started = place.build, _was_started(place)
     if build.purpose == "rehearsal":
         site.control.tell(f"an earlier rehearsal of {site.machine} was cut short; it is thrown away")
-    elif reuse and holds(place.stage, point) and (started or not fresh):
+    elif reuse and holds(place.stage, point) and (started or not (fresh or _touched(site, place.stage))):
         return place
     elif started:
         raise _lives(site, place)
     drop(site, place, build)
     return site.find()
+
+
+def _touched(site: Site, stage: Stage | None) -> bool:
+    """Whether the disks must be hashed again before a machine is started on them."""
+    reason = site.importer.check(stage) if stage is not None else ""
+    if reason:
+        site.control.tell(f"{site.machine} is built afresh: {reason}")
+    return bool(reason)
 
 
 def _was_started(place: Place) -> bool:

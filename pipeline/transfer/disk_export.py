@@ -92,10 +92,11 @@ class DiskExport:
         self.parent_point = parent
         self.parent: Disk | None = None
         self.resized: Disk | None = None
+        self.renewed: Disk | None = None
         self.reason = "there is no earlier point" if not options.full else "asked for with --full"
         if parent is not None:
             self._choose_parent(parent)
-        earlier = self.parent or self.resized
+        earlier = self.parent or self.resized or self.renewed
         self.lineage = earlier.lineage if earlier else uuid.uuid4().hex
         self.chunk_size = chunk_size_of(repository, options, earlier)
         self.positions = -(-self.exporter.size // self.chunk_size)
@@ -107,6 +108,9 @@ class DiskExport:
             self.reason = f"{label} has no disk {self.number}"
         elif self.options.chunk_size and self.options.chunk_size != disk.chunk_size:
             self.reason = f"{label} has chunks of {disk.chunk_size} bytes"
+        elif parent.generation != self.repository.sealing.generation:
+            self.reason = f"the repository's keys were renewed after {label}"
+            self.renewed = disk
         elif disk.size != self.exporter.size:
             self.reason = f"the disk had {disk.size} bytes in {label}; chunks it still has are not sent again"
             self.resized = disk

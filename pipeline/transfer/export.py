@@ -14,7 +14,7 @@ from typing import Any
 
 from manifests.machine import Machine
 from manifests.manifest import Manifest, Parent
-from pipeline.catalogue import Point, now
+from pipeline.catalogue import Point, notice, now
 from pipeline.errors import FailbackError, StoreUnavailable, UsageError
 from pipeline.progress import Report, Watch, ignore
 from pipeline.repository import Repository
@@ -53,6 +53,11 @@ def export_machine(
     """
     if not sources:
         raise UsageError(f"{machine.name} has no disk to export", remedy="name at least one with --disk")
+    for base in options.bases:
+        if base.generation != repository.sealing.generation:
+            raise UsageError(
+                f"{base.manifest.label} is sealed with older keys than this export would be", remedy="leave it away"
+            )
     started = now()
     known = min(
         (known_sequence(copy_folder(options.state, repository, machine.name, i)) for i in range(len(sources))),
@@ -104,6 +109,7 @@ def export_machine(
                 disks=tuple(disks),
             )
             commit(repository, manifest)
+            notice(repository, machine.name, [sequence], ())
             outcome = "committed"
             result.manifest = manifest
             for keep in keepers:

@@ -114,7 +114,11 @@ class Fetcher:
 
     def _opened(self, sealed: memoryview, cipher: ObjectKey | None, place: Moved) -> bytes | memoryview:
         name = f"{pack_key(place.pack)}, the chunk at byte {place.offset},"
-        plain = self._decoder.decode(sealed, place.flags, key=cipher, slot=place.slot, chunk_id=place.id, name=name)
+        try:
+            plain = self._decoder.decode(sealed, place.flags, key=cipher, slot=place.slot, chunk_id=place.id, name=name)
+        except CorruptObject:
+            self._repository.forget_key(place.pack)  # it may be the envelope that was damaged
+            raise
         if self._repository.chunk_id(plain) != place.id:
             raise CorruptObject(f"{name} does not have the content its index says", remedy=_REMEDY)
         return plain

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from manifests.entry import PackTable
 from manifests.manifest import Disk
-from pipeline.errors import CorruptObject, NotFound
+from pipeline.errors import CorruptObject, KeyRefused, NotFound
 from pipeline.repository import Repository
 from pipeline.transfer.damaged_packs import DamagedPacks
 from pipeline.transfer.index_copy import fill
@@ -41,6 +41,8 @@ class KnownChunks:
     def add_attempts(self, attempts: Iterable[Attempt], *, chunk_size: int, identity: str | None) -> None:
         """Take what attempts journaled of this disk. With the `identity` it had then it need not even be read."""
         for attempt in attempts:
+            if attempt.document.get("generation", 0) != self._repository.sealing.generation:
+                continue  # sealed with keys that are not to be used any more
             disk = next((d for d in attempt.document["disks"] if d["number"] == self._number), None)
             if disk is None or not attempt.journals or disk.get("chunk_size") != chunk_size:
                 continue  # positions of other chunks mean other bytes
@@ -48,7 +50,7 @@ class KnownChunks:
             for key in attempt.journals:
                 try:
                     journal = read_journal(self._repository, key, self._packs)
-                except (CorruptObject, NotFound):
+                except (CorruptObject, KeyRefused, NotFound):
                     continue  # what it would have spared is sent again
                 positions, rows = journal.positions, journal.rows
                 keep = (positions < self._positions) & ~self._damaged.holds(rows, self._packs)

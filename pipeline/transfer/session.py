@@ -78,6 +78,8 @@ class Session:
                 **here.document(), "started": now(), "sequence": sequence, "attempt": number,
                 "parent": parent, "bases": bases, "tool": tool, "resumes": [a.run for a in attempts], "disks": disks,
             }  # fmt: skip
+            if repository.sealing.encrypted:
+                document["generation"] = repository.sealing.generation
             key = f"{session_prefix(machine, run)}session"
             data = encode_record(Kind.SESSION, document, sealing=repository.sealing, key=key)
             try:

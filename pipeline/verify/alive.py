@@ -7,7 +7,7 @@ import re
 from pipeline.errors import TargetError
 from pipeline.verify.subject import Subject
 
-_PANIC = re.compile(r"^(?:<\d>)?(?:\[[^\]\n]*\]\s*)*(Kernel panic - not syncing.*)$", re.MULTILINE)
+_PANIC = re.compile(r"^(?:<\d>)?(?:\[[^\]\n]*\][ \t]*)*(Kernel panic - not syncing.*)$", re.MULTILINE)
 """Linux, kernel/panic.c: the line that a panic prints on every console."""
 PAUSE_SECONDS = 5.0
 """A snapshot may hold a machine for a moment."""

@@ -1,9 +1,10 @@
 """Checks: what this program promises in figures, held against results."""
 
 from dataclasses import dataclass
+from statistics import median
 
 from scripts.bench.image import GIB
-from scripts.bench.results import OURS, Ratio, Results
+from scripts.bench.results import OURS, PLAIN, Ratio, Results
 from scripts.bench.step import FULL, INCREMENTAL, RESTORE
 
 MIB = 1 << 20
@@ -31,6 +32,8 @@ def check(results: Results) -> list[Check]:
         _faster(results, INCREMENTAL, "kopia", 8.0 if results.size >= 16 * GIB else 4.0, at_least=4 * GIB),
         _small_incremental(results, 1.3),
         _small_memory(results, 256 * MIB),
+        _cheap_encryption(results, FULL, 1.06),
+        _cheap_encryption(results, RESTORE, 1.06),
     ]
 
 
@@ -68,3 +71,13 @@ def _small_memory(results: Results, limit: int) -> Check:
     if not peaks:
         return Check(promise, "no figures", None)
     return Check(promise, f"{max(peaks) / MIB:.0f} MiB", max(peaks) <= limit)
+
+
+def _cheap_encryption(results: Results, step: str, times: float) -> Check:
+    promise = f"{step} takes at most {times:g} times the CPU seconds of one without encryption"
+    plain = {taken.round: taken.cpu for taken in results.of(PLAIN, step)}
+    factors = [taken.cpu / plain[taken.round] for taken in results.of(OURS, step) if taken.round in plain]
+    if not factors:
+        return Check(promise, "no figures", None)
+    middle = median(factors)
+    return Check(promise, f"{middle:.3f} ({min(factors):.3f} to {max(factors):.3f})", middle <= times)

@@ -130,6 +130,7 @@ class _Home:
 def _command(repository: Path, state: Path, *arguments: str) -> Command:
     environment = {
         "FAILBACK_REPOSITORY": str(repository),
+        "FAILBACK_KEY_FILE": str(repository.with_name("key")),
         "FAILBACK_STATE_DIR": str(state),
         "FAILBACK_DOWNLOAD_LIMIT": str(LIMIT),
     }

@@ -9,6 +9,7 @@ from statistics import median
 from scripts.bench.step import STEPS, Step
 
 OURS = "failback"
+PLAIN = "failback-plain"
 
 
 @dataclass(frozen=True)

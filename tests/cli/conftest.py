@@ -72,6 +72,14 @@ def command(*arguments: object) -> Sequence[str]:
     return [*COMMAND, *map(str, arguments)]
 
 
+@pytest.fixture(autouse=True)
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What opens the repositories of a test: they are encrypted, as a user's are."""
+    path = tmp_path / "key"
+    monkeypatch.setenv("FAILBACK_KEY_FILE", str(path))
+    return path
+
+
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place for a repository, named in the environment."""

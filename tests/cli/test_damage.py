@@ -38,11 +38,12 @@ def objects_of(repository: Path, name: str, kind: str) -> list[Path]:
     from manifests.entry import PackTable
     from manifests.names import PointName, pack_key, page_key
     from pipeline.catalogue import resolve
+    from pipeline.keys.locks import KeyFile
     from pipeline.repository import Repository
     from pipeline.store.directory import DirectoryStore
     from pipeline.transfer.index_reader import IndexReader
 
-    opened = Repository.open(DirectoryStore(repository))
+    opened = Repository.open(DirectoryStore(repository), lambda: [KeyFile(repository.parent / "key")])
     disk = resolve(opened, PointName(name, 1)).manifest.disks[0]
     packs = PackTable()
     reader = IndexReader(opened, disk, packs)

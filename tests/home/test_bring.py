@@ -119,6 +119,17 @@ def test_a_changed_mapping_is_followed_until_the_machine_was_switched_on(home: H
     assert [m.id for m in home.platform.machines.values()] == [second.id]
 
 
+def test_a_machine_is_never_started_on_disks_that_somebody_wrote_to_after_it_was_built(home: Home) -> None:
+    home.bring()
+    [stage] = home.disks("stage")
+    home.platform.scribble(stage.id, 100, b"somebody was here")
+    assert home.bring(boot=True).disks[0].mode == "hashed"
+    [stage] = home.disks("stage")
+    assert bytes(stage.data[: len(home.sources[1])]) == home.sources[1]
+    [machine] = home.platform.machines.values()
+    assert (machine.on, machine.starts) == (True, 1)
+
+
 def test_what_passes_its_checks_is_left_running_and_what_fails_is_stopped(home: Home) -> None:
     failed = home.bring(boot=True, verify=says("the shop does not answer"))
     assert failed.verdict is not None

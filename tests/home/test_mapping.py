@@ -180,6 +180,8 @@ def test_a_rehearsal_is_isolated_under_another_name_and_networks_stop_nobody(man
         ("machines: {a: {disks: {0: {foo: 1}}}}", "machines.a.disks.0.foo is not known", "storage"),
         ("machines: {a: {machines: {}}}", "machines.a.machines is not known", ""),
         ("name: '{host}'", "only {name} can be filled in", ""),
+        ("name: '{name:{host}}'", "only {name} can be filled in", ""),
+        ('name: "x\\ntouch /tmp/y #"', "a name has one line", ""),
         ("name: '{'", "name: ", ""),
         ("name: ' '", "the name is empty", ""),
         ("firmware: efi", "firmware: input should be 'bios' or 'uefi'", ""),

@@ -182,7 +182,7 @@ def test_a_copy_that_was_cut_off_goes_on(bench: Workbench, other: Other) -> None
 
     dying = object.__new__(Other)
     dying.__dict__ |= other.__dict__
-    dying.repository = Repository(Dying(other.store), other.repository.document)
+    dying.repository = Repository(Dying(other.store), other.repository.document, other.repository.sealing)
     with pytest.raises(Killed):
         dying.take(bench)
     copied = other.take(bench)

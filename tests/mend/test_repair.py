@@ -15,6 +15,7 @@ from mend.bench import by_listing, by_reading, cut, filled, flip, pack_at, posit
 from pipeline.catalogue import forget
 from pipeline.errors import WrongRepository
 from pipeline.exporters.raw import RawExporter
+from pipeline.keys.locks import KeyFile
 from pipeline.mend.damage import damaged_ids
 from pipeline.mend.relocate import SurvivingDisk
 from pipeline.mend.repair import Repaired, repair
@@ -33,7 +34,7 @@ def mirror(bench: Workbench) -> Repository:
     store = MemoryStore("memory://copy")
     for info in bench.store.list(""):
         store.put(info.key, bench.store.get(info.key))
-    return Repository.open(store)
+    return Repository.open(store, lambda: [KeyFile(bench.root / "key")])
 
 
 def from_disk(bench: Workbench, disk: Path, sequence: int | None = None) -> Repaired:

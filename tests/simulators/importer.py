@@ -115,7 +115,10 @@ class SimulatedImporter:
                         result.counters,
                     )
                 )
-                platform.tag_disk(target.id, state="staged", point=label, complete="" if instant else "yes")
+                proved = str(platform.disks[target.id].version)
+                platform.tag_disk(
+                    target.id, state="staged", point=label, complete="" if instant else "yes", proved=proved
+                )
         self._drop_older(marker, label)
         stage = self._staged(marker)
         assert stage is not None
@@ -163,7 +166,8 @@ class SimulatedImporter:
                 machine, _, sequence = label.partition("@")
                 ref = {d.tags["number"]: d.id for d in disks}
                 complete = all(d.tags.get("complete") for d in disks)
-                return Stage(machine, int(sequence), _guard(disks), complete=complete, ref=ref)
+                guard = ",".join(f"{d.id}:{d.tags['proved']}" for d in disks)
+                return Stage(machine, int(sequence), guard, complete=complete, ref=ref)
         return None
 
     def forecast(self, place: Place | None, point: Point, wanted: Wanted) -> list[DiskRestored]:

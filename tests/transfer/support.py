@@ -23,6 +23,7 @@ from pipeline.home.bring import bring_disks
 from pipeline.home.control import Controller
 from pipeline.home.ready import check_ready
 from pipeline.home.site import Ground, open_site
+from pipeline.keys.locks import KeyFile
 from pipeline.mapping import Mapping
 from pipeline.progress import Watch, ignore
 from pipeline.repository import Repository
@@ -93,10 +94,13 @@ def allocated(path: Path) -> int:
 class Workbench:
     """One repository, one state folder (the exporting host's), one folder for restored disks."""
 
-    def __init__(self, root: Path, store: Store | None = None, *, chunk_size: int = CHUNK) -> None:
+    def __init__(
+        self, root: Path, store: Store | None = None, *, chunk_size: int = CHUNK, encrypted: bool = True
+    ) -> None:
         self.root = root
         self.store = store or MemoryStore()
-        self.repository = Repository.init(self.store, chunk_size=chunk_size)
+        lock = KeyFile(root / "key") if encrypted else None
+        self.repository = Repository.init(self.store, chunk_size=chunk_size, lock=lock)
         self.state = root / "state"
         self.out = root / "out"
 
@@ -105,7 +109,7 @@ class Workbench:
         other = object.__new__(Workbench)
         other.__dict__ |= self.__dict__
         other.store = store
-        other.repository = Repository(store, self.repository.document)
+        other.repository = Repository(store, self.repository.document, self.repository.sealing)
         return other
 
     def elsewhere(self, name: str) -> Workbench:

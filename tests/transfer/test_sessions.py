@@ -38,7 +38,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Workbench:
     if not request.param:
         document = bench.repository.document
         plain = replace(document, abilities={**document.abilities, "conditional_put": False})
-        bench.repository = Repository(bench.store, plain)
+        bench.repository = Repository(bench.store, plain, bench.repository.sealing)
     return bench
 
 
@@ -136,7 +136,7 @@ def test_a_silent_writer_of_another_host_is_given_up_by_the_clock_of_the_store(
     def seen(age: timedelta) -> Workbench:
         assert isinstance(bench.store, MemoryStore)
         other = bench.through(ClockStore(bench.store, skew, age, "sessions/vm/0"))
-        other.repository = Repository(other.store, document)
+        other.repository = Repository(other.store, document, bench.repository.sealing)
         return other
 
     for age in (timedelta(), EXPIRY - timedelta(minutes=1)):
@@ -176,7 +176,7 @@ def test_a_lost_answer_is_a_success(bench: Workbench, source: Path, verb: str, m
         result = bench.through(RetryStore(faulty, AT_ONCE)).export(source) if bench.repository.conditional_put else None
         if result is None:
             other = bench.through(RetryStore(faulty, AT_ONCE))
-            other.repository = Repository(other.store, bench.repository.document)
+            other.repository = Repository(other.store, bench.repository.document, bench.repository.sealing)
             result = other.export(source)
         assert result.sequence == turn + 1
         bench.verified()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -313,6 +314,13 @@ def test_a_moment_of_pause_and_a_platform_that_cannot_be_asked_do_not_end_the_ch
 def test_a_mention_of_a_panic_is_no_panic(subject: FakeSubject) -> None:
     subject.observation = Observation("on", console="echo see also: Kernel panic - not syncing\n")
     assert run(subject, probe("up", always(passed("yes")))).verified
+
+
+def test_a_console_full_of_brackets_is_looked_through_in_no_time(subject: FakeSubject) -> None:
+    began = time.monotonic()
+    subject.observation = Observation("on", console="[]\n" * 40_000)
+    assert run(subject, probe("up", always(passed("yes")))).verified
+    assert time.monotonic() - began < 5, "its time grows with the square of its length"
 
 
 def test_all_checks_together_have_a_deadline(subject: FakeSubject) -> None:

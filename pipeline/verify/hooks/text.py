@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
+import regex
 from pydantic import AfterValidator
 
+from pipeline.errors import TargetError
+
+SEARCH_SECONDS = 5.0
+"""Of one search. What a guest says is its own choice, and many expressions take the square of its length, or more."""
 SHOWN = 200
 """Characters of an answer that a result repeats."""
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\^_=>78()c].?")
@@ -15,18 +20,25 @@ _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\
 
 def _regex(value: str) -> str:
     try:
-        re.compile(value)
-    except re.error as error:
+        regex.compile(value)
+    except regex.error as error:
         raise ValueError(f"{value!r} is not a regular expression: {error}") from None
     return value
 
 
 Regex = Annotated[str, AfterValidator(_regex)]
-"""A regular expression of Python's `re`, searched for (not: matched as a whole), `^` and `$` at every line."""
+"""A regular expression as Python's `re` has them, searched for (not: matched as a whole), `^` and `$` at every line."""
 
 
-def search(pattern: str, text: str) -> re.Match[str] | None:
-    return re.search(pattern, text, re.MULTILINE)
+def search(pattern: str, text: str) -> regex.Match[str] | None:
+    """Raises TargetError when it takes too long. Other threads go on meanwhile: `re` would hold them all up."""
+    try:
+        return regex.search(pattern, text, regex.MULTILINE, timeout=SEARCH_SECONDS, concurrent=True)
+    except TimeoutError:
+        raise TargetError(
+            f"looking for {pattern!r} in {len(text)} characters was given up after {SEARCH_SECONDS:.0f} s",
+            remedy="write an expression that begins with a fixed text",
+        ) from None
 
 
 def decoded(data: bytes) -> str:

@@ -42,6 +42,7 @@ class InstantBench(Bench):
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InstantBench]:
     monkeypatch.setenv("FAILBACK_STATE_DIR", str(tmp_path / "host"))
+    monkeypatch.setenv("FAILBACK_KEY_FILE", str(tmp_path / "bench" / "key"))
     guest = make_guest(tmp_path / "guest.raw", "writes", size=8 << 20)
     poke(guest, 1 << 20, noise(4 << 20, "data"))
     bench = InstantBench(
@@ -109,6 +110,23 @@ def test_a_server_that_is_killed_is_started_again_by_the_same_command(bench: Ins
     [disk] = bench.out.glob("*/stage/disk0.raw")
     assert disk.read_bytes()[WRITTEN:][:512] == boot_sector("writes")
     assert bench.place.state == "kept"
+
+
+def test_a_filled_disk_that_somebody_wrote_to_is_served_until_it_is_mended(bench: InstantBench) -> None:
+    build = bench.boot(bench.build())
+    importer = bench.importer()
+    until(importer, build, lambda now: READY in now.console)
+    eventually(lambda: bench.place.stage is not None and bench.place.stage.complete)
+    importer.stop(build, seconds=0)
+    [disk] = bench.out.glob("*/stage/disk0.raw")
+    poke(disk, 0, b"by hand")  # where the guest boots from
+    for _ in range(2):
+        bench.boot(build)
+        until(importer, build, lambda now: READY in now.console)
+        eventually(lambda: bool((stage := bench.place.stage) and stage.complete and not importer.check(stage)))
+        importer.stop(build, seconds=0)
+    assert servers(bench) == []
+    assert disk.read_bytes() == (bench.root / "guest.raw").read_bytes()
 
 
 def test_dropped_it_leaves_disks_that_a_plain_import_completes(bench: InstantBench) -> None:

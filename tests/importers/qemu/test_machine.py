@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 from transfer.killing import in_child, kill_at
@@ -19,6 +20,7 @@ from importers.qemu import firmware, folder, power
 from importers.qemu.arguments import QMP_SOCKET
 from importers.qemu.definition import load
 from importers.qemu.events import EVENTS_FILE
+from importers.qemu.forward import accepted
 from importers.qemu.process import running
 from importers.qemu.qmp import Qmp, QmpGone
 from pipeline.errors import BootError, Cancelled, TargetBusy, TargetError, TargetMismatch, Unsupported
@@ -160,6 +162,26 @@ def test_started_by_hand_it_is_found_adopted_and_stopped(idle: Bench) -> None:
         hand.wait()
 
 
+def test_what_an_earlier_start_said_is_not_taken_for_what_one_by_hand_says(idle: Bench) -> None:
+    with idle.running() as build:
+        importer = idle.importer()
+        until(importer, build, lambda now: READY in now.console)
+        importer.stop(build, seconds=0)
+        [disk] = idle.out.glob("*/build-production/disk0.qcow2")
+        subprocess.run(["qemu-io", "-c", "write -z 0 512", disk], check=True, capture_output=True)  # it boots no more
+        hand = subprocess.Popen([idle.folder / "start.sh"], cwd="/", start_new_session=True)
+        try:
+            seen = until(importer, build, lambda now: now.power == "on")
+            assert READY not in seen.console
+            again = subprocess.run([idle.folder / "start.sh"], cwd="/", capture_output=True, text=True, check=False)
+            assert again.returncode != 0
+            assert importer.observe(build).console == seen.console, "a start that fails leaves the one that runs alone"
+            importer.stop(build, seconds=0)
+        finally:
+            hand.kill()
+            hand.wait()
+
+
 def test_started_many_times_at_once_it_runs_once(idle: Bench) -> None:
     build = idle.build()
     errors: list[Exception] = []
@@ -249,6 +271,20 @@ def test_ports_of_an_isolated_guest_are_reached_and_what_it_takes_is_told(idle: 
             assert importer.accepted(build, 80) is False, "this guest has no network"
         importer.stop(build, seconds=0)
         assert importer.reach(build, 80) is None
+
+
+def test_a_connection_of_the_guests_own_is_not_taken_for_one_that_it_accepted() -> None:
+    class Monitor:
+        def monitor(self, _line: str) -> str:
+            return (
+                "Hub 0 (#net0):\n"
+                "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n"
+                "  TCP[SYN_SENT]      14       127.0.0.1 40001       10.0.2.15   443     0     0\n"
+                "  TCP[ESTABLISHED]   15       10.0.2.15 51234    203.0.113.10   443     0     0\n"
+                "  TCP[HOST_FORWARD]  12       127.0.0.1 40001       10.0.2.15   443     0     0\n"
+            )
+
+    assert accepted(cast(Qmp, Monitor()), 443) is False
 
 
 def test_a_guest_without_adapter_is_not_reached(idle: Bench) -> None:

@@ -37,7 +37,7 @@ exec /usr/bin/qemu-system-x86_64 \
     -device e1000e,netdev=net2,mac=52:54:00:00:00:03,romfile= \
     -vga std \
     -display vnc=unix:vnc.sock \
-    -chardev socket,id=serial0,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=on \
+    -chardev socket,id=serial0,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=off \
     -serial chardev:serial0 \
     -chardev socket,id=qmp,path=qmp.sock,server=on,wait=off \
     -mon chardev=qmp,mode=control \

@@ -24,7 +24,7 @@ exec /usr/bin/qemu-system-x86_64 \
     -device virtio-blk-pci,drive=disk3,bootindex=3,logical_block_size=512,physical_block_size=512,werror=stop,rerror=stop \
     -vga std \
     -display gtk \
-    -chardev socket,id=serial0,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=on \
+    -chardev socket,id=serial0,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=off \
     -serial chardev:serial0 \
     -chardev socket,id=qmp,path=qmp.sock,server=on,wait=off \
     -mon chardev=qmp,mode=control \

@@ -37,7 +37,7 @@ exec /usr/bin/qemu-system-x86_64 \
     -device ide-hd,bus=sata1.1,drive=disk7,bootindex=7,werror=stop,rerror=stop \
     -vga std \
     -display none \
-    -chardev socket,id=serial0,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=on \
+    -chardev socket,id=serial0,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=off \
     -serial chardev:serial0 \
     -chardev socket,id=qmp,path=qmp.sock,server=on,wait=off \
     -mon chardev=qmp,mode=control \

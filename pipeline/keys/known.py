@@ -1,0 +1,111 @@
+"""What this host remembers of repositories: which one is at an address, and how far each machine had come there.
+
+Losing it loses a warning, never data: a fresh host has to compare with the recovery sheet (`failback key export`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from manifests.names import encode_machine
+from manifests.repository import RepositoryDocument
+from pipeline.errors import KeyRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a configuration says the repository is; empty for anything."""
+
+    repository_id: str = ""
+    fingerprint: str = ""
+
+    def check(self, document: RepositoryDocument, name: str) -> None:
+        """Raises KeyRefused."""
+        if self.repository_id and self.repository_id.lower() != document.id:
+            raise KeyRefused(
+                f"{name} is repository {document.id}, not {self.repository_id} as the setting repository_id says",
+                remedy="check the address; if the repository was replaced on purpose correct the setting",
+            )
+        found = document.encryption.fingerprint if document.encryption else ""
+        if self.fingerprint and self.fingerprint.lower() != found:
+            raise KeyRefused(
+                f"{name} {f'has the key fingerprint {found}' if found else 'is not encrypted'}, the setting "
+                f"key_fingerprint says {self.fingerprint}",
+                remedy="do not use it: somebody may have put another repository in its place; compare with the recovery"
+                " sheet",
+            )
+
+
+class Pin:
+    """The repository that this host found at an address the first time."""
+
+    def __init__(self, state: Path, address: str) -> None:
+        self._address = address
+        self._path = state / "repositories" / f"{blake3(address.encode()).hexdigest(16)}.json"
+
+    def check(self, document: RepositoryDocument) -> None:
+        """Raises KeyRefused when another one was here before."""
+        found = document.encryption.fingerprint if document.encryption else None
+        try:
+            known = json.loads(self._path.read_text())
+            before = (str(known["id"]), known["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if before == (document.id, found):
+            return
+        if found is None and before[1] is not None:
+            what = "is not encrypted; the repository known here was"
+        elif before[0] != document.id:
+            what = f"is repository {document.id}; the one known here was {before[0]}"
+        else:
+            what = f"has the key fingerprint {found}; the one known here was {before[1]}"
+        raise KeyRefused(
+            f"{self._address} {what}",
+            remedy=f"somebody may have put another repository in its place; if it was you, remove {self._path}",
+        )
+
+    def remember(self, document: RepositoryDocument, *, anew: bool = False) -> None:
+        """Once it was opened; later ones have to be the same."""
+        if not anew and self._path.exists():
+            return
+        found = document.encryption.fingerprint if document.encryption else None
+        _write(self._path, json.dumps({"address": self._address, "id": document.id, "fingerprint": found}) + "\n")
+
+
+class Seen:
+    """The newest sequence this host has seen of each machine. A bucket that was set back shows less."""
+
+    def __init__(self, state: Path, repository: str) -> None:
+        self._folder = state / repository / "seen"
+
+    def notice(self, machine: str, newest: int, name: str) -> None:
+        """Raises KeyRefused when the repository has gone back behind what was seen."""
+        path = self._folder / encode_machine(machine)
+        try:
+            known = int(path.read_text())
+        except (OSError, ValueError):
+            known = 0
+        if newest < known:
+            raise KeyRefused(
+                f"{name} was set back: {machine} had come to point {known} when this host last looked, and is at"
+                f" {newest or 'none'} now",
+                remedy="somebody may have put an older state of the bucket in its place: ask who did, look for newer"
+                f" versions of its objects; if it was restored on purpose, remove {path}",
+            )
+        if newest > known:
+            _write(path, f"{newest}\n")
+
+
+def _write(path: Path, text: str) -> None:
+    # A host that can't remember works all the same.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(text)
+        part.replace(path)
