@@ -33,7 +33,7 @@ def copy(
     ] = None,
     to_key_file: Annotated[
         Path | None,
-        typer.Option("--to-key-file", metavar="FILE", help="Opens the other repository, if not the same key."),
+        typer.Option("--to-key-file", metavar="FILE", help="Opens the other repository."),
     ] = None,
     to_passphrase_file: Annotated[
         Path | None, typer.Option("--to-passphrase-file", metavar="FILE", help="A file whose first line opens it.")

@@ -114,7 +114,7 @@ def test_points_are_copied_once_with_all_that_they_say(
     assert done.code == 0
     first, second = done.result["copies"]
     assert (first["point"], second["point"]) == ("web@1", "web@2")
-    assert first["digests_equal"]
+    assert not first["digests_equal"]  # they have keys of their own
     assert second["read"] == CHUNK
     again = failback("copy", "web", "--all", "--to", other, "--json").result["copies"]
     assert [c["new"] for c in again] == [False, False]
@@ -130,6 +130,33 @@ def test_other_chunks_are_verified_by_reading(repository: Path, disk: Path, tmp_
     done = failback("copy", "web", "--to", other, "--chunk-size", "256", "--verify", "--json")
     assert (done.code, done.result["problems"]) == (0, [])
     assert not done.result["copies"][0]["digests_equal"]
+
+
+def test_a_copy_to_another_key_and_to_none(
+    repository: Path, disk: Path, tmp_path: Path, failback: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert failback("export", "web", "--disk", disk).code == 0
+    other, key = tmp_path / "other", tmp_path / "other-key"
+    assert failback("repository", "init", "-r", other, "--key-file", key).code == 0
+    assert failback("copy", "web", "--to", other).code == 13
+    assert failback("copy", "web", "--to", other, "--to-key-file", key, "--verify").code == 0
+    plain = tmp_path / "plain"
+    with monkeypatch.context() as patch:
+        patch.delenv("FAILBACK_KEY_FILE")
+        assert failback("repository", "init", "-r", plain, "--no-encryption").code == 0
+    assert failback("copy", "web", "--to", plain).code == 13
+    assert failback("copy", "web", "--to", plain, "--to-unencrypted", "--verify").code == 0
+
+
+def test_without_a_key_a_scrub_compares_names(
+    repository: Path, disk: Path, key: Path, failback: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert failback("export", "web", "--disk", disk).code == 0
+    monkeypatch.delenv("FAILBACK_KEY_FILE")
+    assert failback("scrub", "--share", "1", "--without-key").code == 0
+    assert failback("scrub", "--share", "1").code == 13
+    hurt(packs(repository)[0])
+    assert failback("scrub", "--share", "1", "--without-key").code == 5
 
 
 def test_salvage_of_a_point_without_pages_is_proved(
@@ -201,7 +228,7 @@ def test_scrub_repair_and_copy_on_a_real_server(
     assert failback("scrub", "--listing").code == 0
     other = minio_endpoint.address()
     assert failback("repository", "init", "-r", other).code == 0
-    done = failback("copy", "web", "--to", other, "--json")
-    assert (done.code, done.result["copies"][0]["digests_equal"]) == (0, True)
+    done = failback("copy", "web", "--to", other, "--verify", "--json")
+    assert (done.code, done.result["problems"]) == (0, [])
     assert failback("-r", other, "import", "web", "--out", tmp_path / "out").code == 0
     assert (tmp_path / "out" / "web-disk0.raw").read_bytes() == disk.read_bytes()
