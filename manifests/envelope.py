@@ -48,6 +48,7 @@ class Kind(IntEnum):
     SESSION_END = 12
     SET = 13
     SEGMENT_TABLE = 14
+    RECORD = 15
     RELOCATION = 16
     SCRUB = 17
 
@@ -58,9 +59,10 @@ MAY_SIGN = {
     Kind.SESSION: Role.EXPORT,
     Kind.VOID: Role.COLLECT,
     Kind.JOURNAL: Role.EXPORT,
-    Kind.HEARTBEAT: Role.EXPORT,
+    Kind.HEARTBEAT: Role.EXPORT | Role.COLLECT,
     Kind.SESSION_END: Role.EXPORT,
     Kind.SET: Role.EXPORT,
+    Kind.RECORD: Role.IMPORT | Role.COLLECT,
     Kind.RELOCATION: Role.EXPORT,
     Kind.SCRUB: Role.COLLECT,
 }

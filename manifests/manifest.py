@@ -170,6 +170,7 @@ class Manifest(Model):
     consistency: Consistency
     final: bool = Field(default=False, description="taken after the machine was stopped, for a cutover")
     set: str | None = Field(default=None, description="id of the set of points taken at one barrier")
+    tags: dict[Shown, Shown] = Field(default_factory=dict, description="the user's own; absent when there are none")
     copied_from: CopiedFrom | None = Field(
         default=None, description="where the point was copied from; the field is absent when it was not"
     )
@@ -184,11 +185,12 @@ class Manifest(Model):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_what_is_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = dump(self)
-        if fields.get("copied_from") is None:
-            fields.pop("copied_from", None)
-        return fields
+    def _without_what_is_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = serialize(self)
+        for name in ("tags", "copied_from"):
+            if not document[name]:
+                del document[name]
+        return document
 
     @property
     def label(self) -> str:

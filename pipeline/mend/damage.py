@@ -1,4 +1,4 @@
-"""Damage: what is wrong with a stored object, and the record of it in the bucket (FORMAT.md, section 12)."""
+"""Damage: what is wrong with a stored object, and the record of it in the bucket (FORMAT.md, section 14)."""
 
 from __future__ import annotations
 

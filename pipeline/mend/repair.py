@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from manifests.entry import PackTable, empty_rows
+from manifests.names import pack_key, relocations_prefix
 from pipeline.mend.check import check_by_name
 from pipeline.mend.damage import Damage, clear_damage, damaged_ids, recorded_damage
 from pipeline.mend.findings import Findings, find_harm
@@ -15,6 +17,7 @@ from pipeline.mend.relocate import Relocations, SurvivingDisk, relocate
 from pipeline.mend.scrub import ScrubReport, unique
 from pipeline.mend.wanted import wanted_of
 from pipeline.repository import Repository
+from pipeline.transfer.relocations import write_relocation
 
 
 @dataclass(slots=True)
@@ -57,6 +60,11 @@ def repair(
     bad = {damage.id for damage in damages if damage.key.startswith("packs/")}
     if bad:
         wanted = wanted_of(repository, bad, needs.points, tick=tick)
+        for pack in sorted(bad - wanted.packs.keys()):
+            # Lists still name it, nothing refers to it: an empty record tells a collector that this is known.
+            if pack in needs.packs and repository.store.head(pack_key(pack)) is None:
+                if next(iter(repository.store.list(relocations_prefix(pack))), None) is None:
+                    write_relocation(repository, pack, [], empty_rows(0), PackTable())
         repaired.relocations = relocate(repository, wanted, survivors or [], tick=tick)
     needs.damages = []
     repaired.left = find_harm(repository, ScrubReport(damages=damages), needs, tick=tick)

@@ -76,6 +76,7 @@ def export_machine(
         outcome = "failed"
         try:
             if session is not None:
+                session.check_free()
                 check_roots(repository, [*([parent] if parent else []), *options.bases])
             disks, keepers = [], []
             for number, source in enumerate(sources):
@@ -106,6 +107,7 @@ def export_machine(
                 consistency=options.consistency,
                 final=original.final if original else options.final,
                 copied_from=original.copied_from if original else None,
+                tags=dict(options.tags),
                 disks=tuple(disks),
             )
             commit(repository, manifest)

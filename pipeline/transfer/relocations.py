@@ -1,4 +1,4 @@
-"""Relocations: where chunks of a lost or damaged pack are now (FORMAT.md, section 12)."""
+"""Relocations: where chunks of a lost or damaged pack are now (FORMAT.md, section 14)."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ def relocations_of(repository: Repository, pack: bytes) -> dict[int, list[Moved]
                 found.setdefault(offset, []).append(moved)
         except (FormatError, NotFound):
             continue
+    return found
+
+
+def relocated_packs(repository: Repository) -> dict[bytes, list[str]]:
+    """Keys of all relocation records, by the old pack. Raises CorruptObject for a key that is none of failback."""
+    found: dict[bytes, list[str]] = {}
+    for info in repository.store.list("relocations/"):
+        try:
+            pack = bytes.fromhex(info.key.split("/")[2])
+        except (ValueError, IndexError) as error:
+            raise CorruptObject(
+                f"{info.key} is not a key of failback", remedy="remove it, if you know who put it there"
+            ) from error
+        found.setdefault(pack, []).append(info.key)
     return found
 
 
