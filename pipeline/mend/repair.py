@@ -60,11 +60,7 @@ def repair(
     bad = {damage.id for damage in damages if damage.key.startswith("packs/")}
     if bad:
         wanted = wanted_of(repository, bad, needs.points, tick=tick)
-        for pack in sorted(bad - wanted.packs.keys()):
-            # Lists still name it, nothing refers to it: an empty record tells a collector that this is known.
-            if pack in needs.packs and repository.store.head(pack_key(pack)) is None:
-                if next(iter(repository.store.list(relocations_prefix(pack))), None) is None:
-                    write_relocation(repository, pack, [], empty_rows(0), PackTable())
+        _tell_collectors(repository, {p for p in bad - wanted.packs.keys() if p in needs.packs})
         repaired.relocations = relocate(repository, wanted, survivors or [], tick=tick)
     needs.damages = []
     repaired.left = find_harm(repository, ScrubReport(damages=damages), needs, tick=tick)
@@ -97,3 +93,12 @@ def _absent(repository: Repository, damage: Damage) -> bool:
         return False
     clear_damage(repository, [damage.id])
     return True
+
+
+def _tell_collectors(repository: Repository, unused: set[bytes]) -> None:
+    """Lists still name these packs, nothing refers to them: for those that are gone an empty record says that this is
+    known."""
+    for pack in sorted(unused):
+        gone = repository.store.head(pack_key(pack)) is None
+        if gone and next(iter(repository.store.list(relocations_prefix(pack))), None) is None:
+            write_relocation(repository, pack, [], empty_rows(0), PackTable())
