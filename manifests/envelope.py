@@ -76,7 +76,8 @@ def new_header(kind: Kind, sealing: Sealing, contents: bytes, *, signed: bool = 
 
 
 def check_header(data: bytes | memoryview, *, sealing: Sealing, name: str, signed: bool = False) -> Kind:
-    """The object's type. Raises CorruptObject, NewerFormat or WrongRepository; `name` is the object's key.
+    """The object's type. Raises CorruptObject, NewerFormat, WrongRepository, and KeyRefused for a generation of keys
+    that is not held; `name` is the object's key.
 
     `signed`: whether an object of an encrypted repository has to be signed.
     """
@@ -106,6 +107,12 @@ def check_header(data: bytes | memoryview, *, sealing: Sealing, name: str, signe
         raise CorruptObject(f"{name} is {'' if flags & _SIGNED else 'not '}signed", remedy=REPAIR)
     if bool(generation) != sealing.encrypted:
         raise CorruptObject(f"{name} is of key generation {generation}", remedy=REPAIR)
+    if sealing.ring is not None and generation not in sealing.ring.generations:
+        raise KeyRefused(
+            f"{name} is sealed with generation {generation} of the repository's keys, which this key does not hold",
+            remedy="`failback verify` tells whether it is damaged; if not, ask an administrator for a new key:"
+            " `failback key add`",
+        )
     return Kind(kind)
 
 

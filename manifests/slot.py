@@ -113,6 +113,10 @@ def decode_slot(data: bytes, *, key: str, repository: str) -> Slot | None:
         raise CorruptObject(f"{key} is not a key slot", remedy=_OTHER)
     if slot.key != key or not _SLOT.fullmatch(slot.name) or slot.role not in ROLES:
         raise CorruptObject(f"{key} is not the slot that belongs there", remedy=_OTHER)
+    try:
+        _head(slot)
+    except RecursionError as error:
+        raise CorruptObject(f"{key} is nested too deeply", remedy=_OTHER) from error
     return slot
 
 
@@ -144,7 +148,7 @@ def check_signature(document: dict[str, Any], root: bytes, key: str) -> None:
     try:
         signature = bytes.fromhex(document.get("signature", ""))
         Ed25519PublicKey.from_public_bytes(root).verify(signature, _signed(document))
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, ValueError, TypeError, RecursionError):
         raise Forged(
             f"{key} was not signed by the repository's root key: someone without the right wrote it",
             remedy="restore the bucket's older version of it, and find out who may write there",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from blake3 import blake3
 
 from manifests.envelope import Kind, generation_of
-from manifests.manifest import Manifest, decode_manifest, encode_record
+from manifests.manifest import Manifest, decode_manifest, decode_record, encode_record
 from manifests.names import PointName, decode_machine, encode_machine, manifest_key, tombstone_key
-from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, NotFound, UsageError
+from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, FormatError, NotFound, UsageError
 from pipeline.repository import Repository
 
 
@@ -60,6 +60,23 @@ def forgotten(repository: Repository, machine: str, *, after: int = 0) -> set[in
     return {sequence_of(info.key) for info in repository.store.list(prefix, after=start)}
 
 
+def check_tombstones(repository: Repository, machine: str, hidden: Iterable[int]) -> None:
+    """A point that is there and counts as forgotten is hidden by its tombstone alone: it must be whole, and written by
+    someone who may. Raises FormatError when it is not: the point is neither usable nor forgotten then.
+    """
+    for sequence in sorted(hidden):
+        key = tombstone_key(machine, sequence)
+        try:
+            data = repository.store.get(key)
+        except NotFound:
+            continue  # taken back a moment ago
+        try:
+            decode_record(memoryview(data), Kind.TOMBSTONE, sealing=repository.sealing, key=key)
+        except FormatError as error:
+            error.remedy = f"remove it, and forget {machine}@{sequence} again if that is what you want"
+            raise
+
+
 def sequence_of(key: str) -> int:
     """The sequence in a key of a manifest or tombstone. Raises CorruptObject."""
     part = key.rsplit("/", 1)[1]
@@ -90,10 +107,12 @@ def latest(repository: Repository, machine: str, *, known: int = 0) -> Point | N
     if not known or taken or gone:
         notice(repository, machine, taken, gone)
     for sequence in reversed(taken):
-        if sequence not in gone:
-            point = load(repository, machine, sequence)
-            if point is not None:
-                return point
+        if sequence in gone:
+            check_tombstones(repository, machine, [sequence])
+            continue
+        point = load(repository, machine, sequence)
+        if point is not None:
+            return point
     return latest(repository, machine) if known > 1 else None
 
 
@@ -111,6 +130,7 @@ def resolve(repository: Repository, name: PointName) -> Point:
             raise _unknown(repository, name.machine, None)
         return point
     if name.sequence in forgotten(repository, name.machine, after=name.sequence - 1):
+        check_tombstones(repository, name.machine, [name.sequence])
         raise CatalogueError(
             f"{name.machine}@{name.sequence} was forgotten",
             remedy=f"`failback list {name.machine}` shows the points that can be used",
@@ -129,6 +149,7 @@ def points(repository: Repository, machine: str) -> Iterator[Point]:
     gone = forgotten(repository, machine)
     taken = sequences(repository, machine)
     notice(repository, machine, taken, gone)
+    check_tombstones(repository, machine, gone.intersection(taken))
     if not taken:
         raise _unknown(repository, machine, None)
     for sequence in taken:

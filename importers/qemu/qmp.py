@@ -58,7 +58,9 @@ class Qmp:
             raise self._gone(error) from error
         answer = self._receive("return", "error")
         if "error" in answer:
-            raise QmpError(f"QEMU refuses {command}: {answer['error'].get('desc', answer['error'])}")
+            refusal = answer["error"]
+            said = refusal.get("desc", refusal) if isinstance(refusal, dict) else refusal
+            raise QmpError(f"QEMU refuses {command}: {said}")
         return answer["return"]
 
     def monitor(self, line: str) -> str:

@@ -24,6 +24,9 @@ def read_document(where: str, *, yaml: bool = False) -> Any:
                 return safe_load(text)
             except YAMLError as error:
                 raise ValueError(str(error)) from None
+            except (LookupError, AttributeError, TypeError) as error:
+                # PyYAML's own, for `!!bool x`, `!!int ""`, `!!timestamp x`.
+                raise ValueError(f"a value does not fit its tag ({type(error).__name__} {error})") from None
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} cannot be understood: {error}", remedy="correct the file") from None

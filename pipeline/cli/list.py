@@ -86,7 +86,7 @@ def _load_all(invocation: Invocation, repository: Repository, machine: str) -> l
     """All usable points of a machine, oldest first; manifests are small, so many are read at once."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from pipeline.catalogue import forgotten, load, notice, resolve, sequences
+    from pipeline.catalogue import check_tombstones, forgotten, load, notice, resolve, sequences
 
     gone = forgotten(repository, machine)
     taken = sequences(repository, machine)
@@ -94,6 +94,11 @@ def _load_all(invocation: Invocation, repository: Repository, machine: str) -> l
     if not taken:
         resolve(repository, PointName(machine, None))  # raises the error that says which machines there are
     wanted = [sequence for sequence in taken if sequence not in gone]
+    for sequence in gone.intersection(taken):
+        try:
+            check_tombstones(repository, machine, [sequence])
+        except FormatError as error:
+            invocation.warn(f"{error.message}; it hides {machine}@{sequence}")
 
     def read(sequence: int) -> Point | FormatError | None:
         try:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from manifests.envelope import Kind
 from manifests.names import manifest_key, run_name, sessions_prefix
-from pipeline.catalogue import Point, load
+from pipeline.catalogue import Point, check_tombstones, load
 from pipeline.collect.inventory import Inventory
 from pipeline.collect.needs import Needs
 from pipeline.collect.order import COLLECTOR, CollectorStep
@@ -25,7 +25,7 @@ from pipeline.collect.plan import Plan, kept, sparse
 from pipeline.collect.points import Keys, Name, check_gaps
 from pipeline.collect.record import delete_verifications, fence, held_points, publish
 from pipeline.collect.sessions import Attempts, committed, named_points, read_sessions
-from pipeline.errors import CorruptObject, UsageError
+from pipeline.errors import CorruptObject, FormatError, UsageError
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
 from pipeline.transfer.session import store_time
@@ -158,6 +158,7 @@ class Collection:
     def _read_points(self) -> None:
         self._manifests = Keys.read(self.repository, "manifests/")
         check_gaps(self._manifests, self._tombstones)
+        self._check_tombstones()
         needs = Needs(self.repository, self._packs, self._pages)
         wanted = [n for n in sorted(self._manifests.times) if n not in self._gone or n in self._named | self._held]
         self._counters.total = len(wanted)
@@ -177,6 +178,17 @@ class Collection:
             self.plan.machines += bool(found)
         needs.follow_relocations()
         self._judge(needs)
+
+    def _check_tombstones(self) -> None:
+        """Who can put an object there, and has no key, must not make us delete a point."""
+        doomed = sorted(self._gone.intersection(self._manifests.times))
+        with ThreadPoolExecutor(self.parallel, "collect") as pool:
+            try:
+                for _ in pool.map(lambda name: check_tombstones(self.repository, name[0], [name[1]]), doomed):
+                    pass
+            except FormatError as error:
+                error.remedy = f"nothing is collected: {error.remedy}"
+                raise
 
     def _load(self, names: list[Name]) -> Iterator[tuple[Name, Point | None]]:
         """Manifests in order, some read ahead."""

@@ -105,7 +105,7 @@ class BlockDevice:
         parts = [_boot(), self.attribute("diskseq"), self.attribute("dm/uuid")]
         for folder in dict.fromkeys((self.folder, self.disk)):
             try:
-                fields = (folder / "stat").read_text().split()
+                fields = (folder / "stat").read_text("utf-8", "replace").split()
             except OSError:
                 return None
             if len(fields) < 15 or fields[8] != "0":

@@ -14,7 +14,7 @@ from manifests.names import pack_key
 from manifests.pack import ChunkDecoder
 from manifests.tree import LEAF_POSITIONS, disk_digest, leaf, zero_leaves
 from pipeline.catalogue import Point
-from pipeline.errors import CorruptObject, FormatError, NotFound
+from pipeline.errors import CorruptObject, FormatError, KeyRefused, NotFound
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository, missing
 from pipeline.transfer.fetch import Fetcher, PackJob, by_pack
@@ -143,9 +143,9 @@ def _in_place(
     bad: list[tuple[int, str]] = []
     try:
         check_header(data, sealing=sealing, name=key)
-        cipher = sealing.data_key(data)
-    except FormatError as error:
+    except (FormatError, KeyRefused) as error:
         return len(data), [(int(p), error.message) for p in job.positions]
+    cipher = sealing.data_key(data)
     columns = (job.positions.tolist(), *(job.rows[c].tolist() for c in ("offset", "length", "slot", "flags")))
     for i, (position, offset, length, slot, flags) in enumerate(zip(*columns, strict=True)):
         name = f"{key}, the chunk at byte {offset},"

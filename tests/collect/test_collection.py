@@ -250,6 +250,18 @@ def test_a_gap_stops_the_collection(yard: Yard) -> None:
     restored(yard)
 
 
+def test_a_tombstone_that_nobody_with_a_right_wrote_stops_the_collection(yard: Yard) -> None:
+    yard.bench.export(yard.source)
+    yard.bench.export(yard.source)
+    yard.store.put("tombstones/vm/0000000001", b"rubbish")
+    yard.wait(3 * DAY)
+    before = yard.keys("")
+    with pytest.raises(CorruptObject, match="tombstones/vm/0000000001") as caught:
+        yard.collect()
+    assert "nothing is collected" in caught.value.remedy
+    assert not [key for key in yard.store.deleted if key in before]
+
+
 def test_an_unreadable_manifest_stops_the_collection(yard: Yard) -> None:
     age(yard)
     yard.store.inner.put(manifest_key("vm", 2), b"noise")

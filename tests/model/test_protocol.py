@@ -68,6 +68,7 @@ def test_without_fences_nothing_is_lost_while_who_is_silent_counts_as_alive() ->
     assert way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_nothing_is_lost(name: str) -> None:
     way, states = search(Rules(), SETTINGS[name])

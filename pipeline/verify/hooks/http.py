@@ -150,8 +150,11 @@ class HttpHook(Hook[HttpSettings]):
                 connection.secure()
                 headers = {"User-Agent": "failback", "Accept": "*/*", "Connection": "close", **settings.send, **secrets}
                 connection.request(settings.method, settings.path, headers={"Host": self._host(endpoint), **headers})
-                answer = connection.getresponse()
-                return answer, answer.read(BODY_BYTES)
+                try:
+                    answer = connection.getresponse()
+                    return answer, answer.read(BODY_BYTES)
+                except ValueError as error:
+                    raise http.client.HTTPException("a part of the answer has an impossible length") from error
         finally:
             connection.close()
 
