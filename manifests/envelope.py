@@ -49,6 +49,8 @@ class Kind(IntEnum):
     SET = 13
     SEGMENT_TABLE = 14
     RECORD = 15
+    RELOCATION = 16
+    SCRUB = 17
 
 
 MAY_SIGN = {
@@ -61,6 +63,8 @@ MAY_SIGN = {
     Kind.SESSION_END: Role.EXPORT,
     Kind.SET: Role.EXPORT,
     Kind.RECORD: Role.IMPORT | Role.COLLECT,
+    Kind.RELOCATION: Role.EXPORT,
+    Kind.SCRUB: Role.COLLECT,
 }
 """Which role, besides an administrator, may write an object that is named by its place."""
 

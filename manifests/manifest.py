@@ -146,6 +146,15 @@ class Parent(Model):
     manifest: Hex = Field(description="BLAKE3 of the parent's manifest object")
 
 
+class CopiedFrom(Model):
+    """The point of another repository that a point was copied from."""
+
+    repository: str = Field(pattern="^[0-9a-f]{32}$", description="id of that repository")
+    machine: str
+    sequence: int = Field(ge=1)
+    manifest: Hex = Field(description="BLAKE3 of the manifest object there")
+
+
 class Manifest(Model):
     """One recovery point. Always complete: a restore never walks a chain."""
 
@@ -162,6 +171,9 @@ class Manifest(Model):
     final: bool = Field(default=False, description="taken after the machine was stopped, for a cutover")
     set: str | None = Field(default=None, description="id of the set of points taken at one barrier")
     tags: dict[Shown, Shown] = Field(default_factory=dict, description="the user's own; absent when there are none")
+    copied_from: CopiedFrom | None = Field(
+        default=None, description="where the point was copied from; the field is absent when it was not"
+    )
     disks: tuple[Disk, ...]
 
     @model_validator(mode="after")
@@ -173,10 +185,11 @@ class Manifest(Model):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_empty_tags(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = serialize(self)
-        if not document["tags"]:
-            del document["tags"]
+        for name in ("tags", "copied_from"):
+            if not document[name]:
+                del document[name]
         return document
 
     @property

@@ -120,3 +120,28 @@ def session_prefix(machine: str, run: str) -> str:
 
 def journal_key(machine: str, run: str, number: int) -> str:
     return f"{session_prefix(machine, run)}journal/{number:08d}"
+
+
+def relocations_prefix(pack: bytes) -> str:
+    digits = pack.hex()
+    return f"relocations/{digits[:2]}/{digits}/"
+
+
+def relocation_key(pack: bytes, number: int) -> str:
+    return f"{relocations_prefix(pack)}{number:08d}"
+
+
+DAMAGE_PREFIX = "scrub/damage/"
+
+
+def damage_key(object_id: bytes) -> str:
+    """Key of the damage record of a pack or page object."""
+    return f"{DAMAGE_PREFIX}{object_id.hex()}"
+
+
+def scrub_runs_prefix(kind: str) -> str:
+    return f"scrub/runs/{kind}/"
+
+
+def scrub_run_key(kind: str, sequence: int) -> str:
+    return f"{scrub_runs_prefix(kind)}{sequence_part(sequence)}"

@@ -162,12 +162,17 @@ def _seconds(value: object) -> float:
     return number
 
 
+def bytes_of(text: str) -> float:
+    """Bytes of a text such as 20M or 1.5 GiB. Raises ValueError."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"is not a number of bytes a second such as 20M: {text!r}")
+    return float(found.group(1)) * _UNITS[found.group(2).upper()]
+
+
 def _rate(value: object) -> float:
     if isinstance(value, str):
-        found = _SIZE.fullmatch(value.strip())
-        if found is None:
-            raise ValueError(f"is not a number of bytes a second such as 20M: {value!r}")
-        return float(found.group(1)) * _UNITS[found.group(2).upper()]
+        return bytes_of(value)
     number = _number(value)
     if not 0 <= number < 1e15:
         raise ValueError("is not a number of bytes a second")

@@ -31,6 +31,7 @@ from __future__ import annotations
 OK = 0
 FAILED = 1
 USAGE = 2
+DAMAGED = 5
 VERIFY = 8
 UNREADABLE = 10
 NOT_CLEAN = 11

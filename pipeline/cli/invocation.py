@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from manifests.repository import RepositoryDocument
     from pipeline.keys.locks import Lock
     from pipeline.repository import Repository
+    from pipeline.store.base import Store
     from pipeline.store.trace import Tally
 
 RepositoryOption = Annotated[
@@ -126,29 +127,53 @@ class Invocation:
             )
         return self.settings.repository
 
-    def open_store(self, *, create: bool = False) -> Any:
-        """The store at the repository's address; closed when the command ends."""
+    def open_store(self, *, create: bool = False, address: str = "") -> Any:
+        """The store at the repository's address, or another; closed when the command ends."""
         from pipeline.store.address import open_store
 
         log = logs.logger().debug if self.common.verbose else None
-        store = open_store(self.address, self.settings, create=create, tally=self.tally, log=log, tell=self.warn)
+        store = open_store(
+            address or self.address, self.settings, create=create, tally=self.tally, log=log, tell=self.warn
+        )
         self.stack.callback(store.close)
         return store
 
     def open_repository(self) -> Repository:
+        return self._opened(self.open_store(), self.settings, self.locks)
+
+    def open_other(
+        self,
+        address: str,
+        *,
+        key_file: Path | None = None,
+        passphrase_file: Path | None = None,
+        plain: bool = False,
+    ) -> Repository:
+        """A second repository. Without a key of its own the first one's is tried; `plain`: that it is not encrypted is
+        meant."""
+        from pipeline.keys.sources import locks_of
+
+        settings = replace(self.settings, repository_id="", key_fingerprint="")
+        if key_file or passphrase_file:
+            settings = replace(settings, key_file=key_file, passphrase_file=passphrase_file, key_command="")
+        return self._opened(self.open_store(address=address), settings, lambda: locks_of(settings), plain=plain)
+
+    def _opened(
+        self, store: Store, settings: Settings, locks: Callable[[], list[Lock]], *, plain: bool = False
+    ) -> Repository:
         from pipeline.keys.known import Expected, Pin, Seen
         from pipeline.keys.sources import refuse_plain
         from pipeline.repository import Repository
 
-        store, settings = self.open_store(), self.settings
         expected, pin = Expected(settings.repository_id, settings.key_fingerprint), Pin(settings.state_dir, store.name)
 
         def check(document: RepositoryDocument) -> None:
             expected.check(document, store.name)
             pin.check(document)
-            refuse_plain(document, settings, store.name)
+            if not plain:
+                refuse_plain(document, settings, store.name)
 
-        repository = Repository.open(store, self.locks, check=check)
+        repository = Repository.open(store, locks, check=check)
         pin.remember(repository.document)
         repository.seen = Seen(settings.state_dir, repository.document.id)
         return repository

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.cli import exitcodes
 from pipeline.cli.clean import clean
+from pipeline.cli.copy import copy
 from pipeline.cli.diff import diff
 from pipeline.cli.doctor import doctor
 from pipeline.cli.export import export
@@ -20,7 +21,10 @@ from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
 from pipeline.cli.key import app as key
 from pipeline.cli.list import list_
+from pipeline.cli.repair import repair
 from pipeline.cli.repository import app as repository
+from pipeline.cli.salvage import salvage
+from pipeline.cli.scrub import scrub
 from pipeline.cli.serve import serve
 from pipeline.cli.show import show
 from pipeline.cli.stop import stop
@@ -66,6 +70,7 @@ app.add_typer(repository, name="repository", help="Make a repository, or see wha
 app.add_typer(key, name="key", help="Who may open an encrypted repository, and as what.")
 app.command("export")(export)
 app.command("import")(import_)
+app.command("copy")(copy)
 app.command("verify")(verify)
 app.command("stop")(stop)
 app.command("clean")(clean)
@@ -78,6 +83,9 @@ app.command("unforget")(unforget)
 app.command("hold")(hold)
 app.command("release")(release)
 app.command("gc")(gc)
+app.command("scrub")(scrub)
+app.command("repair")(repair)
+app.command("salvage")(salvage)
 app.command("doctor")(doctor)
 
 

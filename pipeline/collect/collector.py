@@ -176,6 +176,7 @@ class Collection:
                     needs.add(disk, label=f"{machine}@{name[1]}", whole=whole)
             self.plan.points += found
             self.plan.machines += bool(found)
+        needs.follow_relocations()
         self._judge(needs)
 
     def _check_tombstones(self) -> None:

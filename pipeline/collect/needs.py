@@ -17,6 +17,7 @@ from manifests.segment_table import table_ids
 from pipeline.collect.inventory import Ids, Inventory, ids_array
 from pipeline.errors import CorruptObject, StoreError
 from pipeline.repository import Repository
+from pipeline.transfer.relocations import read_relocation, relocated_packs
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,9 @@ class Needs:
         self.packs, self.pages = packs, pages
         self.most = np.zeros(len(packs.ids), np.int64)
         """By pack: the live bytes of the point that uses most of it."""
+        self._relocated = relocated_packs(repository)
+        self._gone: set[bytes] = set()
+        """Packs that points name, that are missing, and that were relocated."""
         self._chains: dict[str, _Chain] = {}
         self._read: set[str] = set()
         """Directories and segment tables of the machine at hand that were read."""
@@ -110,6 +114,20 @@ class Needs:
             chain.add(_List(list_id, at, live[there]))
         np.maximum.at(self.most, chain.at, chain.live)
 
+    def follow_relocations(self) -> None:
+        """After all points: packs that stand in for those that are named are live, in their whole.
+
+        Raises CorruptObject for a relocation record that cannot be read.
+        """
+        for pack, keys in self._relocated.items():
+            at, there = self.packs.find(ids_array(pack))
+            if pack not in self._gone and not (there[0] and self.packs.live[at[0]]):
+                continue  # no list names it any more
+            for key in keys:
+                for _offset, moved in read_relocation(self.repository, key):
+                    at, there = self.packs.find(ids_array(moved.pack))
+                    self.packs.live[at[there]] = True
+
     def _get(self, kind: Kind, hex_id: str, *, again: bool = False) -> bytes:
         if not again:
             self._read.add(hex_id)
@@ -120,8 +138,14 @@ class Needs:
     ) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
         """Which of `ids` are listed, and where."""
         at, there = inventory.find(ids)
-        if whole and not there.all():
-            self._explain(inventory, ids[~there], label)
+        if not there.all():
+            missing = ids[~there]
+            if inventory is self.packs and self._relocated:
+                relocated = np.array([_raw(i) in self._relocated for i in missing.tolist()], bool)
+                self._gone.update(map(_raw, missing[relocated].tolist()))
+                missing = missing[~relocated]
+            if whole and len(missing):
+                self._explain(inventory, missing, label)
         at = at[there]
         inventory.live[at] = True
         return there, at
@@ -143,3 +167,8 @@ class Needs:
             f"`failback verify {label}` says what is damaged. Repair it from a copy, or give the point up with "
             "`failback forget`",
         )
+
+
+def _raw(object_id: bytes) -> bytes:
+    """An element of an array of ids in its whole length."""
+    return object_id.ljust(ID_SIZE, b"\0")

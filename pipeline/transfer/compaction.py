@@ -18,13 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.entry import FLAG_UNREADABLE, ID_SIZE, Positions, Rows, ids_of, is_zero
-from manifests.names import pack_key
-from manifests.pack import decode_table, table_start
 from manifests.tree import LEAF_POSITIONS
 from pipeline.errors import AccessDenied, FormatError
 from pipeline.repository import Repository
 from pipeline.transfer.index_file import IndexFile
 from pipeline.transfer.index_writer import OverlayIndex
+from pipeline.transfer.pack_tables import pack_table
 from pipeline.transfer.pack_uses import FOREIGN, LEFTOVER, PackUses
 from pipeline.transfer.scan import Scanned, Scanner, Work
 
@@ -38,8 +37,6 @@ MOST_CHUNKS = 1 << 18
 """Chunks sent again by one export at most: their positions and entries are held in memory (15 MiB)."""
 _FEW_TABLES, _TABLE_EVERY, _MOST_TABLES = 16, 4 << 20, 4096
 """Tables asked for by one export at most: some, and one more for so many bytes sent (two for a pack); but no more."""
-_TAIL = 32 << 10
-"""Bytes asked for at the end of a pack: the table of 600 chunks and more."""
 _SWEPT_LEAVES = 16
 """Leaves searched for references by an export that does not go through the whole disk: 3 MiB of the local copy."""
 
@@ -111,19 +108,10 @@ class Compaction:
         return np.sort(chosen)
 
     def _table(self, number: int) -> tuple[bytes, Positions]:
-        """Lineage of a pack's disk and the positions that its table names, by one ranged GET from its end (two when it
-        is long). The lineage is empty when they cannot be had: an export must not fail for what it can do without.
-        """
-        pack, size = self.copy.packs.ids[number], self.uses.stored(number)
-        name = pack_key(pack)
+        """Lineage of a pack's disk and the positions that its table names. The lineage is empty when they cannot be
+        had: an export must not fail for what it can do without."""
         try:
-            at = max(size - _TAIL, 0)
-            tail = bytes(self.repository.get_pack_range(pack, at, size - at))
-            start = table_start(tail, size=size, name=name)
-            if start < at:
-                tail = bytes(self.repository.get_pack_range(pack, start, at - start)) + tail
-                at = start
-            table = decode_table(tail[start - at :], size=size, key=self.repository.pack_key(pack), name=name)
+            table = pack_table(self.repository, self.copy.packs.ids[number], self.uses.stored(number))
         except (FormatError, AccessDenied):
             return b"", np.zeros(0, "<u8")
         return table.lineage, table.positions[table.positions < self.copy.positions]

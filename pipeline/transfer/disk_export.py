@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from manifests.entry import PackTable, Positions
 from manifests.manifest import MAX_UNREADABLE, Disk, Manifest
 from manifests.ranges import join_ranges
@@ -21,6 +23,7 @@ from pipeline.progress import Counters, Watch
 from pipeline.repository import Repository
 from pipeline.transfer.change_map import changed_extents, empty_maps
 from pipeline.transfer.compaction import Again, Compaction
+from pipeline.transfer.damaged_packs import DamagedPacks
 from pipeline.transfer.export_request import DiskSource, ExportOptions
 from pipeline.transfer.forecast import forecast
 from pipeline.transfer.index_copy import copy_folder, head_of, open_copy
@@ -137,7 +140,8 @@ class DiskExport:
         ):
             outlet = Outlet(self.repository, self.session, self.number, uploads)
             index, target = self._index(copy, packs, outlet.put)
-            known = self._known(packs)
+            damaged = DamagedPacks(self.repository)
+            known = self._known(packs, damaged)
             sender = Sender(
                 outlet,
                 index.add,
@@ -175,15 +179,18 @@ class DiskExport:
                     scanner.level = level.after(counters.sent)
                     watch(counters)
                 sender.flush()
-                if isinstance(index, OverlayIndex) and uses is not None and not options.final:
-                    compaction = Compaction(self.repository, bytes.fromhex(self.lineage), index, uses)
-                    sent = counters.sent + known.journaled_bytes
-                    # Every block was compared: going through the local copy once more is little beside it.
-                    sparse = compaction.choose(sent, whole=mode == "incremental", pool=uploads)
+                if isinstance(index, OverlayIndex):
+                    again = damaged.positions(index)
+                    if uses is not None and not options.final:
+                        compaction = Compaction(self.repository, bytes.fromhex(self.lineage), index, uses)
+                        sent = counters.sent + known.journaled_bytes
+                        # Every block was compared: going through the local copy once more is little beside it.
+                        sparse = compaction.choose(sent, whole=mode == "incremental", pool=uploads)
+                        again = np.union1d(again, sparse)
                     sender.go_on(index.move)
                     changed = counters.sent
                     reader = Again(scanner.without_parent(), copy=index.copy)
-                    for scanned, _end in scan_ahead(scanners, reader, self._works_of(sparse), workers):
+                    for scanned, _end in scan_ahead(scanners, reader, self._works_of(again), workers):
                         sender.add(scanned)
                         missed += scanned.missed
                         watch(counters)
@@ -286,9 +293,9 @@ class DiskExport:
         target = IndexFile.create(self.work / f"copy{self.number}", self.positions, packs)
         return FullIndex(target, put, size=self.exporter.size, chunk_size=self.chunk_size), target
 
-    def _known(self, packs: PackTable) -> KnownChunks:
+    def _known(self, packs: PackTable, damaged: DamagedPacks) -> KnownChunks:
         """What earlier attempts journaled; the disk before it was resized, and other points' disks of this number."""
-        known = KnownChunks(self.repository, self.work, self.number, self.positions, packs)
+        known = KnownChunks(self.repository, self.work, self.number, self.positions, packs, damaged)
         known.add_attempts(self.attempts, chunk_size=self.chunk_size, identity=self.exporter.identity)
         if self.resized is not None:
             known.add_base(self.resized)

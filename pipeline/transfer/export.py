@@ -94,17 +94,19 @@ def export_machine(
             if session is None:
                 outcome = "dry run"
                 return result
+            original = options.original
             manifest = Manifest(
                 machine=machine,
                 sequence=sequence,
                 parent=Parent(sequence=parent.manifest.sequence, manifest=parent.object_hash) if parent else None,
                 bases=tuple(p.manifest.label for p in options.bases),
-                started=started,
-                time=now(),
+                started=original.started if original else started,
+                time=original.time if original else now(),
                 tool=f"failback {version('failback')}",
                 run=session.run,
                 consistency=options.consistency,
-                final=options.final,
+                final=original.final if original else options.final,
+                copied_from=original.copied_from if original else None,
                 tags=dict(options.tags),
                 disks=tuple(disks),
             )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from manifests.manifest import Consistency
+from manifests.manifest import Consistency, CopiedFrom
 from pipeline.catalogue import Point
 from pipeline.exporters.base import Exporter
 
@@ -34,6 +34,16 @@ class DiskSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """The point of another repository that is exported here: what it says of itself is kept."""
+
+    started: str
+    time: str
+    final: bool
+    copied_from: CopiedFrom
+
+
+@dataclass(frozen=True, slots=True)
 class ExportOptions:
     """How to export. `memory` in bytes bounds what is on its way; `workers` 0 means by the number of CPUs."""
 
@@ -51,3 +61,4 @@ class ExportOptions:
     uploads: int = 16
     level: int = 1
     top_level: int = 6
+    original: Original | None = None

@@ -11,8 +11,10 @@ import numpy as np
 from manifests.entry import ID_SIZE, PackTable, Positions, Rows, ids_of
 from manifests.names import pack_key
 from manifests.pack import ChunkDecoder
-from pipeline.errors import CorruptObject
+from manifests.sealing import ObjectKey
+from pipeline.errors import CorruptObject, FormatError
 from pipeline.repository import Repository
+from pipeline.transfer.relocations import Moved, relocations_of
 
 GAP = 1 << 20
 """Unneeded bytes inside a pack that are rather read than asked around."""
@@ -62,46 +64,77 @@ class Fetcher:
         self._repository = repository
         self._packs = packs
         self._decoder = ChunkDecoder(chunk_size)
+        self._relocations: tuple[bytes, dict[int, list[Moved]]] = (b"", {})
         self.fetched = 0
         """Bytes got from the store."""
 
     def chunks(self, job: PackJob) -> Iterator[tuple[int, bytes | memoryview]]:
-        """(position, plain chunk) by offset. Each chunk has the id that the index says. Raises CorruptObject."""
+        """(position, plain chunk) by offset. Each chunk has the id that the index says. Raises CorruptObject.
+
+        What cannot be read where the index says it is comes from where it was relocated to, if it was.
+        """
         pack = self._packs.ids[job.pack]
-        key = pack_key(pack)
-        offsets, lengths = job.rows["offset"].tolist(), job.rows["length"].tolist()
-        flags, positions = job.rows["flags"].tolist(), job.positions.tolist()
-        slots, ids = job.rows["slot"].tolist(), ids_of(job.rows)
-        chunk_hash = self._repository.chunk_id
+        positions, ids = job.positions.tolist(), ids_of(job.rows)
+        columns = (job.rows[c].tolist() for c in ("offset", "length", "slot", "flags"))
+        places = [
+            Moved(ids[i * ID_SIZE : (i + 1) * ID_SIZE], pack, *place)
+            for i, place in enumerate(zip(*columns, strict=True))
+        ]
         last: tuple[int, bytes | memoryview] = (-1, b"")
         for first, end in job.ranges():
-            start = offsets[first]
-            stop = max(o + n for o, n in zip(offsets[first:end], lengths[first:end], strict=True))
+            start = places[first].offset
+            stop = max(place.offset + place.length for place in places[first:end])
+            data: memoryview | None = None
             try:
                 data, start, cipher = self._repository.read_pack(pack, start, stop - start)
-            except CorruptObject as error:
-                error.remedy = error.remedy or _REMEDY  # a store knows that a pack is cut short, not what to do
-                raise
-            self.fetched += len(data)
+                self.fetched += len(data)
+            except FormatError as error:
+                failure = error
             for i in range(first, end):
-                if offsets[i] == last[0]:
+                place = places[i]
+                if place.offset == last[0]:
                     yield positions[i], last[1]  # the same chunk at another position
                     continue
-                at = offsets[i] - start
-                name = f"{key}, the chunk at byte {offsets[i]},"
-                chunk_id = ids[i * ID_SIZE : (i + 1) * ID_SIZE]
-                sealed = data[at : at + lengths[i]]
                 try:
-                    plain = self._decoder.decode(
-                        sealed, flags[i], key=cipher, slot=slots[i], chunk_id=chunk_id, name=name
-                    )
-                except CorruptObject:
-                    self._repository.forget_key(pack)  # it may be the envelope that was damaged
-                    raise
-                if chunk_hash(plain) != chunk_id:
-                    raise CorruptObject(f"{name} does not have the content its index says", remedy=_REMEDY)
-                last = (offsets[i], plain)
+                    if data is None:
+                        raise failure
+                    at = place.offset - start
+                    plain = self._opened(data[at : at + place.length], cipher, place)
+                except FormatError as error:
+                    plain = self._elsewhere(place, error, alone=data is None and end - first > 1)
+                last = (place.offset, plain)
                 yield positions[i], plain
 
+    def chunk(self, place: Moved) -> bytes | memoryview:
+        """The one chunk at this very place. Raises FormatError."""
+        data, start, cipher = self._repository.read_pack(place.pack, place.offset, place.length)
+        self.fetched += len(data)
+        at = place.offset - start
+        return self._opened(data[at : at + place.length], cipher, place)
 
-_REMEDY = "`failback verify --read` lists what is damaged; restore another point, or this one with --seed"
+    def _opened(self, sealed: memoryview, cipher: ObjectKey | None, place: Moved) -> bytes | memoryview:
+        name = f"{pack_key(place.pack)}, the chunk at byte {place.offset},"
+        try:
+            plain = self._decoder.decode(sealed, place.flags, key=cipher, slot=place.slot, chunk_id=place.id, name=name)
+        except CorruptObject:
+            self._repository.forget_key(place.pack)  # it may be the envelope that was damaged
+            raise
+        if self._repository.chunk_id(plain) != place.id:
+            raise CorruptObject(f"{name} does not have the content its index says", remedy=_REMEDY)
+        return plain
+
+    def _elsewhere(self, place: Moved, error: FormatError, *, alone: bool) -> bytes | memoryview:
+        """The chunk from where it was relocated to; `alone`: by itself, when only the range it was in failed."""
+        if self._relocations[0] != place.pack:
+            self._relocations = place.pack, relocations_of(self._repository, place.pack)
+        candidates = [m for m in self._relocations[1].get(place.offset, []) if m.id == place.id]
+        for candidate in [*candidates, *([place] if alone else [])]:
+            try:
+                return self.chunk(candidate)
+            except FormatError:
+                continue
+        error.remedy = error.remedy or _REMEDY  # a store knows that a pack is cut short, not what to do
+        raise error
+
+
+_REMEDY = "`failback scrub` names what is damaged, `failback repair` mends it from a copy or a surviving disk"

@@ -9,6 +9,7 @@ from manifests.entry import PackTable
 from manifests.manifest import Disk
 from pipeline.errors import CorruptObject, KeyRefused, NotFound
 from pipeline.repository import Repository
+from pipeline.transfer.damaged_packs import DamagedPacks
 from pipeline.transfer.index_copy import fill
 from pipeline.transfer.index_file import IndexFile
 from pipeline.transfer.index_reader import IndexReader
@@ -20,7 +21,9 @@ from pipeline.transfer.session import Attempt, read_journal
 class KnownChunks:
     """Opened in `work`, for a disk of `positions` chunks; `packs` numbers the packs of all entries."""
 
-    def __init__(self, repository: Repository, work: Path, number: int, positions: int, packs: PackTable) -> None:
+    def __init__(
+        self, repository: Repository, work: Path, number: int, positions: int, packs: PackTable, damaged: DamagedPacks
+    ) -> None:
         self.journaled: IndexFile | None = None
         """What earlier attempts at this sequence have stored."""
         self.bases: list[IndexFile] = []
@@ -33,6 +36,7 @@ class KnownChunks:
         self._number = number
         self._positions = positions
         self._packs = packs
+        self._damaged = damaged
 
     def add_attempts(self, attempts: Iterable[Attempt], *, chunk_size: int, identity: str | None) -> None:
         """Take what attempts journaled of this disk. With the `identity` it had then it need not even be read."""
@@ -49,7 +53,7 @@ class KnownChunks:
                 except (CorruptObject, KeyRefused, NotFound):
                     continue  # what it would have spared is sent again
                 positions, rows = journal.positions, journal.rows
-                keep = positions < self._positions
+                keep = (positions < self._positions) & ~self._damaged.holds(rows, self._packs)
                 if journal.disk != self._number or not keep.any():
                     continue
                 self.journaled_bytes += sum(n for pack, n in journal.stored.items() if pack not in self.stored)
@@ -66,7 +70,9 @@ class KnownChunks:
         file = IndexFile.create(folder, disk.positions, self._packs)
         self.bases.append(file)
         for block in IndexReader(self._repository, disk, self._packs).windows():
-            fill(file, block)
+            positions, rows = block
+            whole = ~self._damaged.holds(rows, self._packs)
+            fill(file, (positions[whole], rows[whole]))
         listed = packs_of(self._repository, disk)
         self.stored.update((self._packs.ordinal(pack), use.stored) for pack, use in listed.items())
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from manifests.names import pack_key, page_key
 from pipeline.catalogue import Point
 from pipeline.errors import CorruptObject
+from pipeline.mend.damage import Damage
+from pipeline.mend.harm import harms_of
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository, missing
 from pipeline.store.base import ObjectInfo
@@ -34,14 +36,21 @@ def verify_listing(repository: Repository, point: Point, *, watch: Watch = ignor
             wanted.update((page_key(page), (None, where)) for page in IndexReader(repository, disk).objects())
         except CorruptObject as error:
             report.problems.append(f"{where}: {error.message}")
+    bad: dict[str, Damage] = {}
     counters = Counters(phase="verify", disk=point.manifest.label, total=len(wanted))
     for key, info in _look(repository, wanted, lambda: watch(counters)):
         size, where = wanted[key]
         counters.done += 1
         if info is None:
-            report.problems.append(f"{where}: {missing(key).message}")
+            bad[key] = Damage(key, "missing", f"{where}: {missing(key).message}")
         elif size is not None and info.size != size:
-            report.problems.append(f"{where}: {key} has {info.size} bytes instead of {size}")
+            bad[key] = Damage(key, "size", f"{where}: {key} has {info.size} bytes instead of {size}")
+    if bad:
+        # A pack may stay named that nothing refers to any more; and what was repaired is read from elsewhere.
+        harmful = {
+            harm.key for harm in harms_of(repository, bad.values(), [point]) if harm.ranges or not harm.relocated
+        }
+        report.problems += [damage.detail for key, damage in bad.items() if key in harmful]
     report.checked = (
         f"{count(packs, 'pack')} and {count(len(wanted) - packs, 'index object')} are listed, packs in their whole size"
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
+
 from manifests.entry import ID_SIZE, PackTable, Positions, Rows, empty_rows, ids_of
 from manifests.envelope import check_header, object_id
 from manifests.manifest import Disk
@@ -15,9 +17,10 @@ from pipeline.catalogue import Point
 from pipeline.errors import CorruptObject, FormatError, KeyRefused, NotFound
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository, missing
-from pipeline.transfer.fetch import PackJob, by_pack
+from pipeline.transfer.fetch import Fetcher, PackJob, by_pack
 from pipeline.transfer.index_reader import IndexReader
 from pipeline.transfer.prove import to_ranges
+from pipeline.transfer.relocations import Moved, relocations_of
 from pipeline.units import count
 from pipeline.verify.report import VerifyReport
 
@@ -97,6 +100,35 @@ def _update_leaves(leaves: bytearray, positions: Positions, rows: Rows, count: i
 
 
 def _pack(repository: Repository, packs: PackTable, job: PackJob, chunk_size: int) -> tuple[int, list[tuple[int, str]]]:
+    """As `_in_place`, without what was repaired by relocation."""
+    read, bad = _in_place(repository, packs, job, chunk_size)
+    if not bad:
+        return read, bad
+    fetcher = Fetcher(repository, chunk_size, packs)
+    moved = relocations_of(repository, packs.ids[job.pack])
+    left = [
+        (position, problem) for position, problem in bad if not moved or not _relocated(fetcher, job, position, moved)
+    ]
+    return read + fetcher.fetched, left
+
+
+def _relocated(fetcher: Fetcher, job: PackJob, position: int, moved: dict[int, list[Moved]]) -> bool:
+    """Whether the chunk at a position is at another place now, and right there."""
+    [at] = np.flatnonzero(job.positions == position)
+    row = job.rows[at]
+    for place in moved.get(int(row["offset"]), []):
+        if place.id == row["id"].tobytes():
+            try:
+                fetcher.chunk(place)
+                return True
+            except FormatError:
+                continue
+    return False
+
+
+def _in_place(
+    repository: Repository, packs: PackTable, job: PackJob, chunk_size: int
+) -> tuple[int, list[tuple[int, str]]]:
     """(bytes read, [(position, what is wrong)]) of one whole pack and the chunks the disk wants of it."""
     pack = packs.ids[job.pack]
     key = pack_key(pack)

@@ -65,6 +65,20 @@ RECORDS: dict[str, tuple[Kind, dict[str, object]]] = {
     "heartbeat": (Kind.HEARTBEAT, {"beat": 3}),
     "session_end": (Kind.SESSION_END, {"outcome": "committed"}),
     "record": (Kind.RECORD, {"by": "ops@hub", "reason": "on disks", "sequence": 7, "time": "2026-01-02T03:04:05Z"}),
+    "damage": (
+        Kind.SCRUB,
+        {
+            "by": "ops@hub", "detail": "its 9 bytes do not match its name", "key": f"packs/ab/{'ab' * 32}",
+            "problem": "bytes", "time": "2026-01-02T03:04:05Z",
+        },
+    ),
+    "scrub_run": (
+        Kind.SCRUB,
+        {
+            "by": "ops@hub", "bytes": 1 << 40, "damaged": 1, "from": "0" * 64, "objects": 9,
+            "time": "2026-01-02T03:04:05Z", "to": "08" + "0" * 62,
+        },
+    ),
 }  # fmt: skip
 
 
@@ -78,6 +92,9 @@ KEYS = {
     "journal": f"{_SESSION}journal/00000000",
     "session_end": f"{_SESSION}ended",
     "record": "holds/~web%20%C3%BC/qemu-0123456789ab",
+    "damage": f"scrub/damage/{'ab' * 32}",
+    "scrub_run": "scrub/runs/id/0000000007",
+    "relocation": f"relocations/ab/{'ab' * 32}/00000001",
 }
 """Where the objects named by place lie."""
 
@@ -171,6 +188,7 @@ def plains() -> dict[str, bytes]:
         "segment": encode_segment(positions(), rows, packs),
         "journal": encode_journal(3, positions(), rows, packs, PACK_LENGTHS),
         "segmenttable": encode_segment_table(SEGMENTS),
+        "relocation": encode_segment(np.array([128, 70_000], "<u8"), rows[:2], packs),
         "packlist": encode_pack_list(uses()),
         "directory": directory().encode(),
     }
@@ -189,6 +207,9 @@ def stored() -> dict[str, bytes]:
             "pack.bin": pack(),
             **{f"{n}.bin": seal_by_id(k, forms[n], sealing=SEALING)[1] for n, k in kinds.items()},
             "journal.bin": seal_by_place(Kind.JOURNAL, forms["journal"], sealing=SEALING, key=KEYS["journal"]),
+            "relocation.bin": seal_by_place(
+                Kind.RELOCATION, forms["relocation"], sealing=SEALING, key=KEYS["relocation"]
+            ),
             "manifest.bin": manifest().encode(SEALING),
             **{f"{n}.bin": encode_record(k, d, sealing=SEALING, key=KEYS[n]) for n, (k, d) in RECORDS.items()},
         }

@@ -30,6 +30,7 @@ PLAIN: dict[str, Callable[[bytes], object]] = {
     "segment": lambda b: decode_segment(b, PackTable(), name="segment"),
     "journal": lambda b: decode_journal(b, PackTable(), name="journal"),
     "segmenttable": lambda b: decode_segment_table(b, name="segmenttable"),
+    "relocation": lambda b: decode_segment(b, PackTable(), name="relocation"),
     "packlist": lambda b: decode_pack_list(b, name="list"),
     "directory": lambda b: PageDirectory.decode(b, name="directory"),
 }
@@ -49,6 +50,8 @@ def open_stored(name: str, data: bytes, *, named: bytes | None = None) -> object
         return PLAIN[stem](open_by_id(data, BY_ID[name], wanted, sealing=made.SEALING, name=name))
     if name == "journal.bin":
         return PLAIN[stem](open_by_place(data, Kind.JOURNAL, sealing=made.SEALING, key=made.KEYS[stem])[1])
+    if name == "relocation.bin":
+        return PLAIN[stem](open_by_place(data, Kind.RELOCATION, sealing=made.SEALING, key=made.KEYS[stem])[1])
     if name == "manifest.bin":
         return decode_manifest(data, sealing=made.SEALING, key=made.KEYS[stem])
     return decode_record(data, made.RECORDS[stem][0], sealing=made.SEALING, key=made.KEYS[stem])

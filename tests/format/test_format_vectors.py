@@ -69,6 +69,20 @@ def test_a_journal_opens_to_the_plain_vector() -> None:
     assert reader.by_place(data, key) == (10, vector("journal.plain"))
 
 
+def test_a_relocation_means_the_same_to_both_readers() -> None:
+    data, key = vector("relocation.bin"), made.KEYS["relocation"]
+    found = open_by_place(data, Kind.RELOCATION, sealing=made.SEALING, key=key)
+    assert found == (Kind.RELOCATION, vector("relocation.plain"))
+    assert reader.by_place(data, key) == (16, vector("relocation.plain"))
+    told = reader.entries(vector("relocation.plain"), positions=True)["rows"]
+    rows, packs = made.entries()
+    assert [(e["position"], e["pack"], e["offset"]) for e in told] == [
+        (128, packs.ids[0], 128),
+        (70_000, packs.ids[0], 5128),
+    ]
+    assert [e["id"] for e in told] == [row["id"].tobytes() for row in rows[:2]]
+
+
 @pytest.mark.parametrize("name", ["page", "segment", "journal"])
 def test_index_entries_mean_the_same_to_both_readers(name: str) -> None:
     plain = vector(f"{name}.plain")
