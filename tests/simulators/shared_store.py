@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import AlreadyExists, CorruptObject, NotFound, StoreUnavailable
@@ -64,10 +65,8 @@ class Bucket:
 
     def release(self, which: int) -> None:
         """A request that was held back is carried out. Whoever made it does not wait for it any more."""
-        try:
+        with suppress(AlreadyExists):
             self.held.pop(which)()
-        except AlreadyExists:
-            pass
 
 
 class View(Store):
