@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.envelope import Kind
-from manifests.names import manifest_key, run_name, sessions_prefix
+from manifests.names import manifest_key, run_name, sessions_prefix, tombstone_key
 from pipeline.catalogue import Point, check_tombstones, load
 from pipeline.collect.inventory import Inventory
 from pipeline.collect.needs import Needs
@@ -135,6 +135,8 @@ class Collection:
             if name in self._living or name in taken or name in self._tombstones.times:
                 continue
             key = manifest_key(*name)
+            if self.repository.store.head(tombstone_key(*name)) is not None:
+                continue  # forgotten since the tombstones were read, and collected by another one
             if attempts.announced and committed(self.repository, attempts):
                 raise CorruptObject(
                     f"{key} is missing, though a session says that it committed {attempts.label}",
@@ -157,7 +159,11 @@ class Collection:
 
     def _read_points(self) -> None:
         self._manifests = Keys.read(self.repository, "manifests/")
-        check_gaps(self._manifests, self._tombstones)
+        try:
+            check_gaps(self._manifests, self._tombstones)
+        except CorruptObject:
+            # Unless it was forgotten since the tombstones were read, and collected by another one.
+            check_gaps(self._manifests, Keys.read(self.repository, "tombstones/"))
         self._check_tombstones()
         needs = Needs(self.repository, self._packs, self._pages)
         wanted = [n for n in sorted(self._manifests.times) if n not in self._gone or n in self._named | self._held]

@@ -430,3 +430,26 @@ def test_every_object_is_read_once(yard: Yard) -> None:
     assert len(gets) == len(set(gets))
     assert len(gets) <= 6 * (2 + 1)
     assert not [key for key in gets if key.startswith("packs/")]
+
+
+@pytest.mark.parametrize("step", ["_list_objects", "_read_sessions"])
+@pytest.mark.parametrize("sessions", ["kept", "gone"])
+def test_a_collector_that_slept_while_a_point_was_forgotten_and_collected_misses_nothing(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, step: str, sessions: str
+) -> None:
+    age(yard)
+    slept = Collection(yard.repository, apply=True)
+    original = getattr(slept, step)
+
+    def sleep() -> None:
+        original()
+        forget(yard.repository, yard.bench.point(1), reason="test")
+        yard.wait(2 * DAY)
+        keep = [(key, bytes(yard.store.get(key))) for key in yard.keys("sessions/vm/0000000001-")]
+        assert yard.collect().points_gone == ["vm@1"]
+        for key, data in keep if sessions == "kept" else ():
+            yard.store.put(key, data)
+
+    monkeypatch.setattr(slept, step, sleep)
+    slept.run()
+    restored(yard)
