@@ -174,6 +174,13 @@ def _rate(value: object) -> float:
     return number
 
 
+def _frequency(value: object) -> float:
+    number = _number(value)
+    if not 0 <= number < 1e9:
+        raise ValueError("is not a number of requests a second")
+    return number
+
+
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "repository": _text,
     "state_dir": _path,
@@ -181,6 +188,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "parallel": _count(1),
     "upload_limit": _rate,
     "download_limit": _rate,
+    "request_limit": _frequency,
     "log_file": _path,
     "key_file": _path,
     "passphrase_file": _path,

@@ -18,6 +18,7 @@ from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
 from pipeline.cli.key import app as key
 from pipeline.cli.list import list_
+from pipeline.cli.protect import protect
 from pipeline.cli.repository import app as repository
 from pipeline.cli.serve import serve
 from pipeline.cli.show import show
@@ -71,6 +72,7 @@ app.command("list")(list_)
 app.command("show")(show)
 app.command("diff")(diff)
 app.command("forget")(forget)
+app.command("protect")(protect)
 app.command("doctor")(doctor)
 
 
