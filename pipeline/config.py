@@ -46,6 +46,8 @@ class Settings:
     """Bytes a second to the store, 0 for no limit. In text `20M` is 20 MiB a second."""
     download_limit: float = 0
     """Bytes a second from the store, 0 for no limit."""
+    request_limit: float = 0
+    """Requests a second to the store, 0 for no limit."""
     log_file: Path | None = None
     key_file: Path | None = None
     """Opens an encrypted repository."""

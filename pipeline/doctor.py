@@ -223,10 +223,13 @@ def _repository(settings: Settings) -> Iterator[Finding]:
     except FailbackError as error:
         yield Finding("repository", "bad", error.message, error.remedy)
         return
-    if isinstance(address, S3Address):
-        yield _rules(address)
+    bad = False
     try:
-        yield from _contents(store, settings)
+        for finding in _contents(store, settings):
+            bad = bad or finding.state == "bad"
+            yield finding
+        if isinstance(address, S3Address) and not bad:  # a store that does not answer is not asked once more
+            yield _rules(address)
     finally:
         store.close()
 

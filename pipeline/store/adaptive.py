@@ -18,12 +18,15 @@ from pipeline.store.layer import Layer
 
 LEAST = 4
 """Requests at once that are never undercut by slow answers, only by a store that asks for it."""
+FIRST = 16
+"""Requests at once at the beginning, where so many are allowed."""
 SLOW = 4.0
 """Answers that take so many times the best of their kind are a sign of a line before the store."""
 SMOOTH = 0.1
 """Weight of the newest answer in the mean of its kind."""
-FORGET = 1.002
-"""By this factor the best of a kind grows with each answer: a store that became slower for good is accepted."""
+EARLY, EVERY = 256, 4096
+"""Answers after which the best is measured anew, with few requests at once: first, and from then on. A best from a
+full line hides the line, and one from a better hour asks too much."""
 
 
 class Window:
@@ -31,19 +34,29 @@ class Window:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.size = float(most)
+        self.size = float(min(most, FIRST))
         self._mean: dict[object, float] = {}
         self._best: dict[object, float] = {}
         self._lowered = float("-inf")
+        self._left = EARLY
+        self._resume: float | None = None
+        """While the best is measured: the size before."""
 
     def answered(self, kind: object, began: float, ended: float, *, full: bool) -> None:
         """A request of some kind ended well. `full`: as many were under way as may be, so that more could help."""
+        if self._resume is not None and began < self._lowered:
+            return  # it waited in the old line
         took = ended - began
         mean = self._mean[kind] = (1 - SMOOTH) * self._mean.get(kind, took) + SMOOTH * took
-        best = self._best[kind] = min(self._best.get(kind, mean) * FORGET, mean)
-        if mean > SLOW * best:
+        best = self._best[kind] = min(self._best.get(kind, mean), mean)
+        self._left -= 1
+        if self._left <= 0:
+            self._measure(ended)
+        elif self._resume is not None:
+            return
+        elif mean > SLOW * best:
             if self.size > LEAST:
-                self._lower(began, ended, 0.9, min(LEAST, self.most))
+                self._lower(began, ended, 0.9, LEAST)
         elif full:
             self.size = min(self.most, self.size + 1 / self.size)
 
@@ -55,7 +68,19 @@ class Window:
         if began < self._lowered:
             return  # it was sent before the window shrank: the same sign again
         self.size = max(least, self.size * factor)
+        if self._resume is not None:
+            self._resume = max(least, self._resume * factor)
         self._lowered = ended
+
+    def _measure(self, now: float) -> None:
+        """Begin to measure the best, or go back to the size before."""
+        if self._resume is None:
+            self._resume, self._left = self.size, 2 * LEAST
+            self.size, self._lowered = min(self.size, LEAST), now
+            self._mean.clear()
+            self._best.clear()
+        else:
+            self.size, self._left, self._resume = self._resume, EVERY, None
 
 
 class AdaptiveStore(Layer):

@@ -19,7 +19,7 @@ from pipeline.store.address import S3Address
 from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, Versions, check_key, flat, is_key
 from pipeline.store.credentials import Credentials, find_credentials
 from pipeline.store.probe import probe
-from pipeline.store.s3_errors import UNSUPPORTED, status_of, translate
+from pipeline.store.s3_errors import ROLES, UNSUPPORTED, status_of, translate
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
@@ -154,6 +154,8 @@ class S3Store(Store):
     def _denied_or_absent(self, key: str, denied: AccessDenied) -> StoreError:
         """AWS answers 403 for an absent key unless the right to list has no condition. Our policies have one, so a
         listing tells; `denied` when it is not allowed either."""
+        if denied.remedy != ROLES:
+            return denied  # it is not about rights
         folder = key[: key.rfind("/") + 1]
         try:
             found = next((i.key for i in self._list_folder(folder, key, key[:-1])), None)

@@ -157,7 +157,8 @@ def _denied(code: str, what: str, verb: str, key: str, bucket: str) -> AccessDen
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"):
         return AccessDenied(what, remedy="the access key or its secret is wrong for this store: check the credentials")
     lacking = f"{what}; the credentials lack the right to {verb}: {_ACTIONS.get(verb, verb)} on {key or '*'}"
-    return AccessDenied(f"{lacking} in bucket {bucket}", remedy=ROLES)
+    remedy = ROLES if code == "AccessDenied" else "check the credentials, and the bucket's own settings and policy"
+    return AccessDenied(f"{lacking} in bucket {bucket}", remedy=remedy)
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:

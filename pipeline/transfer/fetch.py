@@ -11,7 +11,8 @@ import numpy as np
 from manifests.entry import ID_SIZE, PackTable, Positions, Rows, ids_of
 from manifests.names import pack_key
 from manifests.pack import ChunkDecoder
-from pipeline.errors import CorruptObject
+from manifests.sealing import ObjectKey
+from pipeline.errors import CorruptObject, FormatError
 from pipeline.repository import Repository
 
 GAP = 1 << 20
@@ -72,36 +73,42 @@ class Fetcher:
         offsets, lengths = job.rows["offset"].tolist(), job.rows["length"].tolist()
         flags, positions = job.rows["flags"].tolist(), job.positions.tolist()
         slots, ids = job.rows["slot"].tolist(), ids_of(job.rows)
-        chunk_hash = self._repository.chunk_id
         last: tuple[int, bytes | memoryview] = (-1, b"")
         for first, end in job.ranges():
             start = offsets[first]
             stop = max(o + n for o, n in zip(offsets[first:end], lengths[first:end], strict=True))
             try:
                 data, start, cipher = self._repository.read_pack(pack, start, stop - start)
-            except CorruptObject as error:
+            except FormatError as error:
                 error.remedy = error.remedy or _REMEDY  # a store knows that a pack is cut short, not what to do
-                raise
+                data, cipher = self._repository.older_pack(pack, error)
+                start = 0
             self.fetched += len(data)
             for i in range(first, end):
                 if offsets[i] == last[0]:
                     yield positions[i], last[1]  # the same chunk at another position
                     continue
-                at = offsets[i] - start
                 name = f"{key}, the chunk at byte {offsets[i]},"
                 chunk_id = ids[i * ID_SIZE : (i + 1) * ID_SIZE]
-                sealed = data[at : at + lengths[i]]
+                which = (lengths[i], flags[i], slots[i], chunk_id, name)
                 try:
-                    plain = self._decoder.decode(
-                        sealed, flags[i], key=cipher, slot=slots[i], chunk_id=chunk_id, name=name
-                    )
-                except CorruptObject:
-                    self._repository.forget_key(pack)  # it may be the envelope that was damaged
-                    raise
-                if chunk_hash(plain) != chunk_id:
-                    raise CorruptObject(f"{name} does not have the content its index says", remedy=_REMEDY)
+                    plain = self._chunk(data[offsets[i] - start :], cipher, *which)
+                except CorruptObject as error:
+                    data, cipher = self._repository.older_pack(pack, error)
+                    start = 0
+                    self.fetched += len(data)
+                    plain = self._chunk(data[offsets[i] :], cipher, *which)
                 last = (offsets[i], plain)
                 yield positions[i], plain
+
+    def _chunk(
+        self, data: memoryview, cipher: ObjectKey | None, length: int, flags: int, slot: int, chunk_id: bytes, name: str
+    ) -> bytes | memoryview:
+        """The plain chunk that `data` begins with."""
+        plain = self._decoder.decode(data[:length], flags, key=cipher, slot=slot, chunk_id=chunk_id, name=name)
+        if self._repository.chunk_id(plain) != chunk_id:
+            raise CorruptObject(f"{name} does not have the content its index says", remedy=_REMEDY)
+        return plain
 
 
 _REMEDY = "`failback verify --read` lists what is damaged; restore another point, or this one with --seed"
