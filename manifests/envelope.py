@@ -189,6 +189,8 @@ def seal_by_place(kind: Kind, plain: bytes, *, sealing: Sealing, key: str) -> by
         writer = sealing.ring.writer
         if writer is None:
             raise KeyRefused(f"this key only reads; it may not write {key}", remedy=_OTHER_KEY)
+        if writer.certificate.public in sealing.revoked:
+            raise KeyRefused(f"this key has been revoked; it may not write {key}", remedy=_OTHER_KEY)
         if not _has_right(writer.certificate, kind, key):
             raise KeyRefused(f"this key may not write {key}", remedy=_OTHER_KEY)
         data += writer.certificate.encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -117,7 +117,7 @@ def latest(repository: Repository, machine: str, *, known: int = 0) -> Point | N
     taken = sequences(repository, machine, after=max(known - 1, 0))
     gone = forgotten(repository, machine, after=max(known - 1, 0))
     if not known or taken or gone:
-        _notice(repository, machine, taken, gone)
+        notice(repository, machine, taken, gone)
     for sequence in reversed(taken):
         if sequence not in gone:
             point = load(repository, machine, sequence)
@@ -126,7 +126,7 @@ def latest(repository: Repository, machine: str, *, known: int = 0) -> Point | N
     return latest(repository, machine) if known > 1 else None
 
 
-def _notice(repository: Repository, machine: str, taken: list[int], gone: set[int]) -> None:
+def notice(repository: Repository, machine: str, taken: Collection[int], gone: Collection[int]) -> None:
     """Raises KeyRefused when the machine has fewer points than this host has seen of it."""
     if repository.seen is not None:
         repository.seen.notice(machine, max([*taken, *gone], default=0), repository.store.name)
@@ -157,7 +157,7 @@ def points(repository: Repository, machine: str) -> Iterator[Point]:
     """All usable points of a machine, oldest first."""
     gone = forgotten(repository, machine)
     taken = sequences(repository, machine)
-    _notice(repository, machine, taken, gone)
+    notice(repository, machine, taken, gone)
     if not taken:
         raise _unknown(repository, machine, None)
     for sequence in taken:

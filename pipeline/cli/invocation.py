@@ -137,6 +137,7 @@ class Invocation:
 
     def open_repository(self) -> Repository:
         from pipeline.keys.known import Expected, Pin, Seen
+        from pipeline.keys.sources import refuse_plain
         from pipeline.repository import Repository
 
         store, settings = self.open_store(), self.settings
@@ -145,16 +146,18 @@ class Invocation:
         def check(document: RepositoryDocument) -> None:
             expected.check(document, store.name)
             pin.check(document)
+            refuse_plain(document, settings, store.name)
 
         repository = Repository.open(store, self.locks, check=check)
+        pin.remember(repository.document)
         repository.seen = Seen(settings.state_dir, repository.document.id)
         return repository
 
-    def locks(self) -> list[Lock]:
+    def locks(self, *, ask: bool = True) -> list[Lock]:
         """What may open an encrypted repository: as the settings say, else a passphrase that is asked for."""
         from pipeline.keys.sources import locks_of
 
-        return locks_of(self.settings)
+        return locks_of(self.settings, ask=ask)
 
     def artifacts(self, machine: str) -> Path:
         """A folder for what the checks of a machine keep."""

@@ -86,10 +86,11 @@ def _load_all(invocation: Invocation, repository: Repository, machine: str) -> l
     """All usable points of a machine, oldest first; manifests are small, so many are read at once."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from pipeline.catalogue import forgotten, load, resolve, sequences
+    from pipeline.catalogue import forgotten, load, notice, resolve, sequences
 
     gone = forgotten(repository, machine)
     taken = sequences(repository, machine)
+    notice(repository, machine, taken, gone)
     if not taken:
         resolve(repository, PointName(machine, None))  # raises the error that says which machines there are
     wanted = [sequence for sequence in taken if sequence not in gone]

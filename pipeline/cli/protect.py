@@ -31,7 +31,8 @@ def protect(
     point: Annotated[str, typer.Argument(metavar="MACHINE[@POINT]", help="All its live points, or the one named.")],
     days: Annotated[int, typer.Option(min=1, max=36500, metavar="N", help="Locked for at least N days from today.")],
     lock: Annotated[
-        LockName, typer.Option(help="governance yields to a special right of the store, compliance to nobody.")
+        LockName,
+        typer.Option(help="For what is not locked yet: governance yields to a special right, compliance to nobody."),
     ] = LockName.GOVERNANCE,
 ) -> Ending:
     """Lock the objects that live points use, in a bucket with object lock; locks only ever get longer.

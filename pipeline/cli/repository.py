@@ -53,6 +53,7 @@ def init(
     FAILBACK_KEY_COMMAND or FAILBACK_PASSPHRASE say; without these a passphrase is asked for. Without the key nobody can
     restore anything: keep a copy elsewhere, and run `failback key export` for a recovery sheet.
     """
+    from manifests.repository import KEY
     from pipeline.guard.neighbours import refuse_nested
     from pipeline.keys.known import Expected, Pin
     from pipeline.keys.sources import new_lock
@@ -63,6 +64,8 @@ def init(
         raise UsageError("--no-encryption and a key do not go together", remedy="leave one of them away")
     if (lock is None) != (lock_days == 0):
         raise UsageError("--lock and --lock-days go together", remedy="give both, or none")
+    if no_encryption and invocation.locks(ask=False):
+        raise UsageError("--no-encryption, and a key is set", remedy="unset FAILBACK_KEY_FILE and the like")
     key_lock = None
     if not no_encryption:
         key_lock = new_lock(
@@ -71,12 +74,12 @@ def init(
     address = parse_address(invocation.address)
     store, settings = invocation.open_store(create=True), invocation.settings
     refuse_nested(address, store, lambda other: open_store(other, settings))
-    if lock is not None:
+    if lock is not None and store.head(KEY) is None:  # else there is a repository, and nothing is changed
         _set_lock(invocation, lock, lock_days)
     repository = Repository.init(store, chunk_size=chunk_size << 10, lock=key_lock)
     _say_rules(invocation)
     Expected(settings.repository_id, settings.key_fingerprint).check(repository.document, store.name)
-    Pin(settings.state_dir, store.name).remember(repository.document)
+    Pin(settings.state_dir, store.name).remember(repository.document, anew=True)
     invocation.output.say(f"made repository {repository.id.hex()} at {repository.store.name}")
     encryption = repository.document.encryption
     if key_lock is not None and encryption is not None:

@@ -97,22 +97,21 @@ class Locks:
         return found
 
     def extend(self, keys: Iterable[str], until: datetime, mode: Mode) -> Iterator[Protected]:
-        """Lock each object at least `until`, never shorter than it is, nor in a weaker mode. Yields the tally as it
-        grows; whatever ends it, the same call goes on: objects that are locked long enough are only looked at."""
+        """Lock each object at least `until`, never shorter than it is; one that is locked keeps its mode (a store takes
+        another only with the right to break locks). Yields the tally as it grows; whatever ends it, the same call goes
+        on: objects that are locked long enough are only looked at."""
         self._require_lock()
         tally = Protected()
 
         def one(key: str) -> bool:
             there = self.of(key)
-            strong: Mode = "COMPLIANCE" if "COMPLIANCE" in (mode, there.mode if there else mode) else "GOVERNANCE"
-            if there is not None and there.until >= until and there.mode == strong:
+            if there is not None and there.until >= until:
                 return False
-            longest = max(until, there.until) if there else until
             with explained("s3:PutObjectRetention", key, f"bucket {self._bucket}"):
                 self._client.put_object_retention(
                     Bucket=self._bucket,
                     Key=self._prefix + key,
-                    Retention={"Mode": strong, "RetainUntilDate": longest},
+                    Retention={"Mode": there.mode if there else mode, "RetainUntilDate": until},
                 )
             return True
 

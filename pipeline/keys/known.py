@@ -50,14 +50,11 @@ class Pin:
         self._path = state / "repositories" / f"{blake3(address.encode()).hexdigest(16)}.json"
 
     def check(self, document: RepositoryDocument) -> None:
-        """Remember it, or raise KeyRefused when another one was here before."""
+        """Raises KeyRefused when another one was here before."""
         found = document.encryption.fingerprint if document.encryption else None
         try:
             known = json.loads(self._path.read_text())
             before = (str(known["id"]), known["fingerprint"])
-        except FileNotFoundError:
-            self.remember(document)
-            return
         except (OSError, ValueError, KeyError, TypeError):
             return
         if before == (document.id, found):
@@ -73,7 +70,10 @@ class Pin:
             remedy=f"somebody may have put another repository in its place; if it was you, remove {self._path}",
         )
 
-    def remember(self, document: RepositoryDocument) -> None:
+    def remember(self, document: RepositoryDocument, *, anew: bool = False) -> None:
+        """Once it was opened; later ones have to be the same."""
+        if not anew and self._path.exists():
+            return
         found = document.encryption.fingerprint if document.encryption else None
         _write(self._path, json.dumps({"address": self._address, "id": document.id, "fingerprint": found}) + "\n")
 

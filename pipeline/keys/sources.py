@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from manifests.repository import RepositoryDocument
 from pipeline.config import Settings
 from pipeline.errors import KeyRefused, UsageError
 from pipeline.keys.locks import Command, KeyFile, Lock, Passphrase
@@ -21,7 +22,7 @@ _NONE = (
 )
 
 
-def locks_of(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Lock]:
+def locks_of(settings: Settings, environ: Mapping[str, str] = os.environ, *, ask: bool = True) -> list[Lock]:
     """All that is set, the cheapest first; a passphrase is asked for when nothing is and there is a terminal."""
     found: list[Lock] = []
     if settings.key_file is not None:
@@ -32,7 +33,7 @@ def locks_of(settings: Settings, environ: Mapping[str, str] = os.environ) -> lis
         found.append(from_file(settings.passphrase_file))
     if text := environ.get(VARIABLE, ""):
         found.append(Passphrase(lambda: text, f"in {VARIABLE}"))
-    if not found and _terminal():
+    if not found and ask and _terminal():
         found.append(Passphrase(cache(lambda: getpass.getpass("Passphrase of the repository: ")), "typed"))
     return found
 
@@ -58,13 +59,22 @@ def new_lock(
         raise UsageError("more than one key is given for one slot", remedy="give one, and add the others as slots")
     if given:
         return given[0]
-    if settings is not None and (
-        settings.key_file or settings.key_command or settings.passphrase_file or environ.get(VARIABLE, "")
-    ):
-        return locks_of(settings, environ)[0]
+    if settings is not None and (found := locks_of(settings, environ, ask=False)):
+        return found[0]
     if not _terminal():
         raise UsageError("nothing says what the key is opened with", remedy=_NONE)
     return Passphrase(cache(_ask_twice), "typed")
+
+
+def refuse_plain(
+    document: RepositoryDocument, settings: Settings, name: str, environ: Mapping[str, str] = os.environ
+) -> None:
+    """Raises KeyRefused for a plain repository where a key is set: it is not the one that was meant."""
+    if document.encryption is None and locks_of(settings, environ, ask=False):
+        raise KeyRefused(
+            f"{name} is not encrypted, and a key for it is set",
+            remedy="somebody may have put a plain one in the place of yours; if this one is meant, unset the key",
+        )
 
 
 def from_file(path: Path) -> Passphrase:

@@ -139,6 +139,7 @@ def _without_answer(error: Exception, text: str, verb: str, key: str, name: str)
 
 
 def _left(path: str, message: str, code: str, name: str) -> StoreError:
+    path = path.removeprefix(name.removeprefix("s3://").partition("/")[2] + "/")
     what = f"cannot delete {path} in {name}: {code} ({message})"
     if code in _AGAIN:
         return StoreUnavailable(what, remedy="check the store's health")

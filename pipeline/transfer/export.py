@@ -14,7 +14,7 @@ from typing import Any
 
 from manifests.machine import Machine
 from manifests.manifest import Manifest, Parent
-from pipeline.catalogue import Point, now
+from pipeline.catalogue import Point, notice, now
 from pipeline.errors import FailbackError, StoreUnavailable, UsageError
 from pipeline.progress import Report, Watch, ignore
 from pipeline.repository import Repository
@@ -107,6 +107,7 @@ def export_machine(
                 disks=tuple(disks),
             )
             commit(repository, manifest)
+            notice(repository, machine.name, [sequence], ())
             outcome = "committed"
             result.manifest = manifest
             for keep in keepers:

@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from manifests.manifest import Disk
 from manifests.names import manifest_key
-from pipeline.catalogue import Point, forgotten, load, sequences
+from pipeline.catalogue import Point, forgotten, load, notice, sequences
 from pipeline.errors import CorruptObject, NotFound, SessionFenced
 from pipeline.repository import Repository
 
@@ -19,6 +19,8 @@ def newest_parent(repository: Repository, machine: str, known: int, *, wanted: b
     after = max(known - 1, 0)
     taken = sequences(repository, machine, after=after)
     gone = forgotten(repository, machine, after=after)
+    if not after or taken or gone:
+        notice(repository, machine, taken, gone)
     following = max(taken, default=0) + 1
     for sequence in reversed(taken) if wanted else ():
         if sequence in gone:

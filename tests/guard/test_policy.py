@@ -64,7 +64,6 @@ def test_a_janitor_forgets_and_reads_no_data(make_site: Make, disk: Path, tmp_pa
     site.good("export", "web", "--disk", disk)
     site.become(site.user(site.policy("janitor")))
     site.good("list")
-    site.good("verify", "web")
     site.good("forget", "web@1", "--reason", "old")
     done = site.run("import", "web", "--out", tmp_path / "out")
     assert done.code == 4
@@ -115,7 +114,7 @@ def test_each_right_that_is_taken_away_is_missed_by_name(make_site: Make, role: 
     user = site.user(document)
     tried = 0
     for action, place, less in rights_of(document):
-        key = place.removeprefix(site.prefix + "/").removesuffix("*")
+        key = place.removeprefix(site.prefix + "/").removesuffix("*").replace("*", "web")
         key = key if key.endswith(".json") else f"{key}none" if action != "s3:ListBucket" else key
         site.become()
         if action == "s3:GetObject" and not key.endswith(".json"):
@@ -127,7 +126,7 @@ def test_each_right_that_is_taken_away_is_missed_by_name(make_site: Make, role: 
             site.change(user, less)
             with pytest.raises(AccessDenied) as refused:
                 do(store, action, key)
-        assert action in refused.value.message and f" on {key}" in refused.value.message, (action, place)
+        assert f"{action} on {key}" in refused.value.message, (action, place)
         assert "failback repository policy --role" in refused.value.remedy
         tried += 1
     assert tried == len([r for r in RIGHTS[role] if not r.versions])  # type: ignore[index]

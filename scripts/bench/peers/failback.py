@@ -38,6 +38,10 @@ class Failback(Peer):
         return self._command("import", MACHINE, "--to", "files", "--out", str(target), "--quiet")
 
     @property
+    def _key(self) -> str:
+        return str(self.site.scratch / "key")
+
+    @property
     def _state(self) -> Path:
         return self.site.scratch / "state"
 
@@ -48,7 +52,7 @@ class Failback(Peer):
             **DIRECT,
             "FAILBACK_REPOSITORY": url,
             "FAILBACK_STATE_DIR": str(self._state),
-            "FAILBACK_KEY_FILE": str(self.site.scratch / "key"),
+            "FAILBACK_KEY_FILE": self._key,
         }
         return Command([*tool.failback(), *arguments], environment)
 
@@ -60,3 +64,7 @@ class FailbackPlain(Failback):
 
     def prepare(self) -> list[Command]:
         return [self._command("repository", "init", "--no-encryption")]
+
+    @property
+    def _key(self) -> str:
+        return ""
