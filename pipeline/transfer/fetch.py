@@ -94,6 +94,7 @@ class Fetcher:
                 try:
                     plain = self._chunk(data[offsets[i] - start :], cipher, *which)
                 except CorruptObject as error:
+                    self._repository.forget_key(pack)  # it may be the envelope that was damaged
                     data, cipher = self._repository.older_pack(pack, error)
                     start = 0
                     self.fetched += len(data)
