@@ -25,6 +25,11 @@ class PageDirectory:
     def __setitem__(self, page: int, page_id: bytes) -> None:
         self._ids[ID_SIZE * page : ID_SIZE * (page + 1)] = page_id
 
+    @property
+    def ids(self) -> bytes:
+        """Ids of all pages side by side; zeros for a page of zero chunks."""
+        return bytes(self._ids)
+
     def size_of(self, page: int) -> int:
         """How many positions the page holds."""
         return min(PAGE_POSITIONS, self.positions - page * PAGE_POSITIONS)

@@ -48,6 +48,7 @@ class Kind(IntEnum):
     SESSION_END = 12
     SET = 13
     SEGMENT_TABLE = 14
+    RECORD = 15
 
 
 MAY_SIGN = {
@@ -56,9 +57,10 @@ MAY_SIGN = {
     Kind.SESSION: Role.EXPORT,
     Kind.VOID: Role.COLLECT,
     Kind.JOURNAL: Role.EXPORT,
-    Kind.HEARTBEAT: Role.EXPORT,
+    Kind.HEARTBEAT: Role.EXPORT | Role.COLLECT,
     Kind.SESSION_END: Role.EXPORT,
     Kind.SET: Role.EXPORT,
+    Kind.RECORD: Role.IMPORT | Role.COLLECT,
 }
 """Which role, besides an administrator, may write an object that is named by its place."""
 

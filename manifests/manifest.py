@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from manifests.envelope import Kind, open_by_place, seal_by_place
 from manifests.errors import CorruptObject, NewerFormat, UsageError
@@ -154,6 +161,7 @@ class Manifest(Model):
     consistency: Consistency
     final: bool = Field(default=False, description="taken after the machine was stopped, for a cutover")
     set: str | None = Field(default=None, description="id of the set of points taken at one barrier")
+    tags: dict[Shown, Shown] = Field(default_factory=dict, description="the user's own; absent when there are none")
     disks: tuple[Disk, ...]
 
     @model_validator(mode="after")
@@ -163,6 +171,13 @@ class Manifest(Model):
         ):
             raise ValueError("two disks have one number or one lineage")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_tags(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = serialize(self)
+        if not document["tags"]:
+            del document["tags"]
+        return document
 
     @property
     def label(self) -> str:

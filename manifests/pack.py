@@ -21,7 +21,7 @@ from manifests.envelope import (
     object_id,
 )
 from manifests.errors import CorruptObject, NewerFormat
-from manifests.sealing import HEADER_SIZE, ObjectKey, Sealing
+from manifests.sealing import HEADER_SIZE, TAG_SIZE, ObjectKey, Sealing
 
 PACK_SIZE = 8 << 20
 FOOTER_SIZE = 32
@@ -163,6 +163,8 @@ class ChunkDecoder:
     def __init__(self, chunk_size: int) -> None:
         self.chunk_size = chunk_size
         self._zstd = zstandard.ZstdDecompressor()
+        self._buffer = memoryview(bytearray(chunk_size + TAG_SIZE))
+        """For frames, which are shorter than their chunk."""
 
     def decode(
         self,
@@ -178,10 +180,15 @@ class ChunkDecoder:
 
         `key`: that of its pack when it is encrypted, as `Sealing.data_key` gives it, with the chunk's slot and id.
         """
-        packed: bytes | memoryview = sealed if key is None else key.open(slot, sealed, chunk=chunk_id, name=name)
+        plain: bytes | memoryview
         if flags & FLAG_STORED:
-            plain = packed
+            plain = sealed if key is None else key.open(slot, sealed, chunk=chunk_id, name=name)
+        elif key is None:
+            plain = decompress(self._zstd, sealed, self.chunk_size, name=name)
         else:
+            if len(sealed) > len(self._buffer):
+                raise CorruptObject(f"{name} is longer than a chunk")
+            packed = key.open_chunk_into(slot, sealed, chunk_id, self._buffer, name=name)
             plain = decompress(self._zstd, packed, self.chunk_size, name=name)
         if len(plain) != self.chunk_size:
             raise CorruptObject(f"{name} has {len(plain)} bytes instead of {self.chunk_size}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from manifests.entry import ID_SIZE
 from manifests.errors import CorruptObject
@@ -47,20 +47,26 @@ def encode_pack_list(packs: dict[bytes, PackUse]) -> bytes:
 
 
 def decode_pack_list(plain: bytes, *, name: str) -> dict[bytes, PackUse]:
+    """Raises CorruptObject."""
+    raw, stored, live = decode_columns(plain, name=name)
+    ids = [raw[i : i + ID_SIZE] for i in range(0, len(raw), ID_SIZE)]
+    return {i: PackUse(s, v) for i, s, v in zip(ids, stored.tolist(), live.tolist(), strict=True)}
+
+
+def decode_columns(plain: bytes, *, name: str) -> tuple[bytes, NDArray[np.uint32], NDArray[np.int64]]:
+    """(ids side by side, stored lengths, live bytes) of one list. Raises CorruptObject."""
     damaged = CorruptObject(f"{name} is damaged: its entries do not add up")
     if len(plain) < _HEAD.size:
         raise damaged
     count, zero = _HEAD.unpack_from(plain)
     if zero or count > MAX_PACKS or len(plain) != _HEAD.size + count * (ID_SIZE + 4 + 8):
         raise damaged
-    at = _HEAD.size
-    ids = [plain[at + ID_SIZE * i : at + ID_SIZE * (i + 1)] for i in range(count)]
-    if any(a >= b for a, b in pairwise(ids)):
+    at = _HEAD.size + ID_SIZE * count
+    raw = plain[_HEAD.size : at]
+    ids = np.frombuffer(raw, f"S{ID_SIZE}")
+    if not (ids[:-1] < ids[1:]).all():
         raise damaged
-    at += ID_SIZE * count
-    stored = np.frombuffer(plain, "<u4", count, at).tolist()
-    live = np.frombuffer(plain, "<i8", count, at + 4 * count).tolist()
-    return {i: PackUse(s, v) for i, s, v in zip(ids, stored, live, strict=True)}
+    return raw, np.frombuffer(plain, "<u4", count, at), np.frombuffer(plain, "<i8", count, at + 4 * count)
 
 
 def add_up(lists: Iterable[dict[bytes, PackUse]]) -> dict[bytes, PackUse]:

@@ -97,9 +97,19 @@ class ObjectKey:
         try:
             return self._cipher.decrypt(self._nonce(slot), sealed, self._associated(slot, chunk, head, place))
         except InvalidTag:
-            raise CorruptObject(
-                f"{name} is damaged or was exchanged: its authentication tag does not match", remedy=REPAIR
-            ) from None
+            raise _damaged(name) from None
+
+    def open_chunk_into(
+        self, slot: int, sealed: bytes | memoryview, chunk: bytes, buffer: memoryview, *, name: str
+    ) -> memoryview:
+        """As `open`, into a buffer that is long enough; returns the part of it that was filled."""
+        found = buffer[: max(len(sealed) - TAG_SIZE, 0)]
+        try:
+            associated = self._associated(slot, chunk, _NO_HEAD, "")
+            self._cipher.decrypt_into(self._nonce(slot), sealed, associated, found)
+        except InvalidTag:
+            raise _damaged(name) from None
+        return found
 
     @staticmethod
     def _nonce(slot: int) -> bytes:
@@ -181,6 +191,10 @@ def fresh_salt(contents: bytes) -> bytes:
     """
     now = struct.pack("<QqI", os.getpid(), time.time_ns(), len(contents))
     return blake3(os.urandom(SALT_SIZE) + now + contents, derive_key_context=_SALT).digest()
+
+
+def _damaged(name: str) -> CorruptObject:
+    return CorruptObject(f"{name} is damaged or was exchanged: its authentication tag does not match", remedy=REPAIR)
 
 
 def _no_data() -> KeyRefused:

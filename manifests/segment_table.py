@@ -32,6 +32,12 @@ def encode_segment_table(segments: Sequence[Segment]) -> bytes:
     )
 
 
+def table_ids(plain: bytes, *, name: str) -> bytes:
+    """Only the ids of the segments, side by side. Raises CorruptObject."""
+    decode_segment_table(plain, name=name)
+    return plain[_HEAD.size : _HEAD.size + ID_SIZE * _HEAD.unpack_from(plain)[0]]
+
+
 def decode_segment_table(plain: bytes, *, name: str) -> tuple[Segment, ...]:
     """Raises CorruptObject."""
     damaged = CorruptObject(f"{name} is damaged: its segments do not add up")

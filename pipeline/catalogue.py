@@ -13,7 +13,7 @@ from blake3 import blake3
 from manifests.envelope import Kind, generation_of
 from manifests.manifest import Manifest, decode_manifest, encode_record
 from manifests.names import PointName, decode_machine, encode_machine, manifest_key, tombstone_key
-from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, FormatError, KeyRefused, NotFound
+from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, FormatError, KeyRefused, NotFound, UsageError
 from pipeline.repository import Repository
 from pipeline.store.base import Bytes
 from pipeline.store.older import older
@@ -53,16 +53,17 @@ def sequences(repository: Repository, machine: str, *, after: int = 0) -> list[i
     """All sequence numbers above `after` that are taken, ascending: points, forgotten points and void records."""
     prefix = f"manifests/{encode_machine(machine)}/"
     start = manifest_key(machine, after) if after else ""
-    return [_sequence(info.key) for info in repository.store.list(prefix, after=start)]
+    return [sequence_of(info.key) for info in repository.store.list(prefix, after=start)]
 
 
 def forgotten(repository: Repository, machine: str, *, after: int = 0) -> set[int]:
     prefix = f"tombstones/{encode_machine(machine)}/"
     start = tombstone_key(machine, after) if after else ""
-    return {_sequence(info.key) for info in repository.store.list(prefix, after=start)}
+    return {sequence_of(info.key) for info in repository.store.list(prefix, after=start)}
 
 
-def _sequence(key: str) -> int:
+def sequence_of(key: str) -> int:
+    """The sequence in a key of a manifest or tombstone. Raises CorruptObject."""
     part = key.rsplit("/", 1)[1]
     if len(part) != 10 or not part.isdigit():
         raise CorruptObject(f"{key} is not a key of failback", remedy="remove it, if you know who put it there")
@@ -170,18 +171,38 @@ def points(repository: Repository, machine: str) -> Iterator[Point]:
 def forget(repository: Repository, point: Point, *, reason: str) -> None:
     """Write the tombstone of a point. Its objects stay until a collection."""
     manifest = point.manifest
+    _bury(repository, manifest.machine.name, manifest.sequence, reason=reason, manifest=point.object_hash)
+
+
+def forget_lost(repository: Repository, name: PointName, *, reason: str) -> None:
+    """The tombstone of a point whose manifest is gone or damaged. Raises UsageError when it can be read: nothing is
+    given up for lost by a slip."""
+    if name.sequence is None or name.sequence > max(sequences(repository, name.machine), default=0) + 1:
+        raise _unknown(repository, name.machine, name.sequence)
+    try:
+        load(repository, name.machine, name.sequence)
+    except (CatalogueError, CorruptObject):
+        pass
+    else:
+        raise UsageError(
+            f"{name.machine}@{name.sequence} is there and can be read", remedy="leave --missing away to forget it"
+        )
+    _bury(repository, name.machine, name.sequence, reason=reason, manifest="")
+
+
+def _bury(repository: Repository, machine: str, sequence: int, *, reason: str, manifest: str) -> None:
     record = {
         "time": now(),
         "by": f"{getpass.getuser()}@{socket.gethostname()}",
         "reason": reason,
-        "manifest": point.object_hash,
+        "manifest": manifest,
     }
-    key = tombstone_key(manifest.machine.name, manifest.sequence)
+    key = tombstone_key(machine, sequence)
     try:
         data = encode_record(Kind.TOMBSTONE, record, sealing=repository.sealing, key=key)
         repository.store.put(key, data, create=repository.conditional_put)
     except AlreadyExists as error:
-        raise CatalogueError(f"{manifest.label} is already forgotten") from error
+        raise CatalogueError(f"{machine}@{sequence} is already forgotten") from error
 
 
 def _unknown(repository: Repository, machine: str, sequence: int | None) -> CatalogueError:

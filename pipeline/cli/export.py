@@ -52,6 +52,9 @@ def export(
         list[str] | None,
         typer.Option(metavar="MACHINE@POINT", help="Do not send chunks that this point has. May be repeated."),
     ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Mark the point; `forget --tag` finds it by it.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
     allow_live: Annotated[
         bool, typer.Option("--allow-live", help="Read a disk that is in use; the point is recorded as torn.")
@@ -135,6 +138,7 @@ def export(
         raise UsageError("one disk is named twice", remedy="give --disk once for each disk")
 
     from pipeline.cli.per_disk import per_disk
+    from pipeline.cli.tags import parse_tags
 
     formats = per_disk(image_format or [], len(disk), "--format", one_for_all=True)
     change_files = per_disk(changes or [], len(disk), "--changes", one_for_all=False)
@@ -187,6 +191,7 @@ def export(
         keep_going=keep_going,
         consistency=cast("Consistency", consistency),
         bases=_bases(repository, base or []),
+        tags=parse_tags(tag or []),
         chunk_size=chunk_size << 10 if chunk_size is not None else None,
         memory=settings.memory_mib << 20,
         uploads=settings.parallel,

@@ -13,6 +13,7 @@ from pipeline.cli.checking import Checking, ChecksOption, HookOption, JunitOptio
 from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption, ToOption, read_mapping
+from pipeline.cli.noted import note_staged
 from pipeline.cli.tried import CLEAN_UP_SECONDS
 from pipeline.errors import UsageError
 from pipeline.units import size
@@ -116,6 +117,8 @@ def import_(
             invocation.how_to_go_on = lambda: _how_to_go_on(site, meter, dry_run=dry_run)
             if dry_run:
                 return forecast_ending(invocation, site, found, wanted, rehearsal=rehearse, boots=switched_on)
+            if site.abilities.machines:
+                note_staged(invocation, site, found)
             if rehearse:
                 invocation.grace_seconds = CLEAN_UP_SECONDS
             arrival = _arrive(

@@ -14,6 +14,8 @@ from pipeline.cli.diff import diff
 from pipeline.cli.doctor import doctor
 from pipeline.cli.export import export
 from pipeline.cli.forget import forget
+from pipeline.cli.gc import gc
+from pipeline.cli.hold import hold, release
 from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
 from pipeline.cli.key import app as key
@@ -23,6 +25,7 @@ from pipeline.cli.repository import app as repository
 from pipeline.cli.serve import serve
 from pipeline.cli.show import show
 from pipeline.cli.stop import stop
+from pipeline.cli.unforget import unforget
 from pipeline.cli.verify import verify
 
 app = typer.Typer(
@@ -72,6 +75,10 @@ app.command("list")(list_)
 app.command("show")(show)
 app.command("diff")(diff)
 app.command("forget")(forget)
+app.command("unforget")(unforget)
+app.command("hold")(hold)
+app.command("release")(release)
+app.command("gc")(gc)
 app.command("protect")(protect)
 app.command("doctor")(doctor)
 

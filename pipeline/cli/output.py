@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
+
+
+def plain(text: str) -> str:
+    """The text without anything that a terminal would obey: names and consoles of guests are other people's words."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and what turns the direction of writing round."""
 
 
 class Output:
@@ -27,7 +37,7 @@ class Output:
     def say(self, *lines: str) -> None:
         """Lines of a result, for people."""
         if self.for_people:
-            self._print(*lines)
+            self._print(*map(plain, lines))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
         """Rows below column names; columns numbered in `right` hold numbers."""
@@ -40,7 +50,7 @@ class Output:
         for number, column in enumerate(columns):
             table.add_column(column, justify="right" if number in right else "left", no_wrap=number == 0)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(plain, row))
         # Into a file or a pipe nothing is cut: whoever reads it there has no window.
         width = None if sys.stdout.isatty() else 400
         console = Console(file=sys.stdout, width=width, highlight=False, markup=False)
@@ -57,11 +67,11 @@ class Output:
         """Something that may need attention; not an error."""
         self.event("warning", text=text)
         if self.for_people:
-            self._print(f"warning: {text}", error=True)
+            self._print(f"warning: {plain(text)}", error=True)
 
     def error(self, message: str, remedy: str) -> None:
         """The two lines with which a failed command ends."""
-        self._print(f"failback: {message}", *([f"  {remedy}"] if remedy else []), error=True)
+        self._print(f"failback: {plain(message)}", *([f"  {plain(remedy)}"] if remedy else []), error=True)
 
     def event(self, kind: str, **values: Any) -> None:
         """One JSON line, in JSON mode (a quiet one prints results only)."""

@@ -8,6 +8,7 @@ from pipeline.cli.arrived import ending_of
 from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation
 from pipeline.cli.mapped import read_mapping
+from pipeline.cli.noted import note_verified
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,4 +52,6 @@ def verify_by_booting(
             return checking.on(wanted.hardware, ground.control, importer, build, fresh=fresh)
 
         arrival = try_out(ground, target, found, wanted, instant=instant, verify=verify)
+    if arrival.verdict is not None and arrival.verdict.verified:
+        note_verified(invocation, ground.repository, found, "boot")
     return ending_of(invocation, found, target, arrival, checking, rehearsal=True)

@@ -10,12 +10,14 @@ from pipeline.cli import exitcodes
 from pipeline.cli.checking import Checking, ChecksOption, HookOption, JunitOption, PictureOption
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption
+from pipeline.cli.noted import note_verified
 from pipeline.errors import UsageError
 from pipeline.units import count, duration, size
 
 if TYPE_CHECKING:
     from manifests.manifest import Disk
     from pipeline.catalogue import Point
+    from pipeline.repository import Repository
     from pipeline.verify.report import VerifyReport
 
 TO = "qemu"
@@ -104,7 +106,7 @@ def verify(
             from pipeline.verify.listing import verify_listing
 
             report = verify_listing(repository, found, watch=meter)
-    return _ending(invocation, found, report)
+    return _ending(invocation, repository, found, report, read=read)
 
 
 def _which(point: Point, number: int | None) -> Disk:
@@ -120,10 +122,14 @@ def _which(point: Point, number: int | None) -> Disk:
     raise UsageError(f"{point.manifest.label} has no disk {number}", remedy=f"it has {numbers}")
 
 
-def _ending(invocation: Invocation, point: Point, report: VerifyReport) -> Ending:
+def _ending(
+    invocation: Invocation, repository: Repository, point: Point, report: VerifyReport, *, read: bool
+) -> Ending:
     label = point.manifest.label
     say = invocation.output.say
     if report.ok:
+        if read:
+            note_verified(invocation, repository, point, "read")
         say(f"{label} is good: {report.checked}, in {duration(invocation.seconds)}")
     else:
         say(f"{label} is NOT good: {report.checked}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.errors import PlaceHeld, TargetBusy
+from pipeline.collect.record import release
+from pipeline.errors import FailbackError, PlaceHeld, TargetBusy
 from pipeline.home.rehearse import throw_away
 from pipeline.home.site import RUNS, Ground, Run, Site, open_site
 from pipeline.target import Place
@@ -81,9 +82,23 @@ def _cleaned(site: Site, *, everything: bool, kept_too: bool, dry_run: bool) -> 
             elif action == "remove":
                 site.importer.remove(site.marker)
                 site.folder.forget()
+                let_go(site)
         if site.folder.record is None:
             site.folder.forget()
         return Left(f"{site.machine}/{site.run}", site.target, action, what)
+
+
+def holder_of(site: Site) -> str:
+    """As whom a place holds the point on its disks."""
+    return f"{site.target}-{site.marker.hex[:12]}"
+
+
+def let_go(site: Site) -> None:
+    """The place holds no point any more. Who may not delete that record leaves it: `failback release` takes it away."""
+    try:
+        release(site.ground.repository, site.machine, holder_of(site))
+    except FailbackError as error:
+        site.control.tell(f"{site.machine} is still held by {holder_of(site)}: {error.message}")
 
 
 def _judge(site: Site, place: Place | None, *, everything: bool, kept_too: bool) -> tuple[str, str]:

@@ -46,7 +46,10 @@ def settled(site: Site, point: Point, *, reuse: bool, fresh: bool = False) -> Pl
     build, started = place.build, _was_started(place)
     if build.purpose == "rehearsal":
         site.control.tell(f"an earlier rehearsal of {site.machine} was cut short; it is thrown away")
-    elif reuse and holds(place.stage, point) and (started or not (fresh or _touched(site, place.stage))):
+    elif reuse and holds(place.stage, point) and started:
+        _warn_of_changes(site, place)
+        return place
+    elif reuse and holds(place.stage, point) and not (fresh or _touched(site, place.stage)):
         return place
     elif started:
         raise _lives(site, place)
@@ -60,6 +63,15 @@ def _touched(site: Site, stage: Stage | None) -> bool:
     if reason:
         site.control.tell(f"{site.machine} is built afresh: {reason}")
     return bool(reason)
+
+
+def _warn_of_changes(site: Site, place: Place) -> None:
+    """What the machine wrote lies over the stage and stays: it is not for us to throw it away, or to keep it off."""
+    reason = site.importer.check(place.stage) if place.stage is not None and place.state == "layered" else ""
+    if reason:
+        site.control.tell(
+            f"{site.machine} is started on what it wrote at home over disks that are not as they were staged: {reason}"
+        )
 
 
 def _was_started(place: Place) -> bool:

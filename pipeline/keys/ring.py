@@ -117,10 +117,14 @@ def _cut(ring: Ring, repository: bytes, role: str, machine: str | None) -> Ring:
     return ring
 
 
-def slots(store: Store, document: RepositoryDocument) -> tuple[list[Slot], list[str]]:
-    """(all slots of this repository, what is wrong with those that cannot be read), by one listing."""
+def slots(
+    store: Store, document: RepositoryDocument, keys: Sequence[str] | None = None
+) -> tuple[list[Slot], list[str]]:
+    """(all slots of this repository, what is wrong with those that cannot be read). `keys`: what is listed already."""
     found, problems = [], []
-    for key in [info.key for info in store.list(PREFIX) if "/" not in info.key[len(PREFIX) :]]:
+    for key in _listed(store) if keys is None else keys:
+        if "/" in key[len(PREFIX) :]:
+            continue
         try:
             slot = decode_slot(bytes(store.get(key)), key=key, repository=document.id)
         except NotFound:
@@ -133,9 +137,14 @@ def slots(store: Store, document: RepositoryDocument) -> tuple[list[Slot], list[
     return sorted(found, key=lambda slot: slot.created), problems
 
 
+def _listed(store: Store) -> list[str]:
+    return [info.key for info in store.list(PREFIX)]
+
+
 def unlock(store: Store, document: RepositoryDocument, locks: Sequence[Lock]) -> Opened:
     """Open the first slot that one of the locks fits. Raises KeyRefused."""
-    found, problems = slots(store, document)
+    keys = _listed(store)
+    found, problems = slots(store, document, keys)
     tried: list[str] = []
     for lock in locks:
         mine = [slot for slot in found if slot.lock.get("kind") == lock.kind]
@@ -149,7 +158,7 @@ def unlock(store: Store, document: RepositoryDocument, locks: Sequence[Lock]) ->
                     problems.append(error.message)
                 continue
             if payload is not None:
-                return _opened(store, document, slot, payload)
+                return _opened(store, document, slot, payload, keys)
     if not found and not problems:
         raise KeyRefused(
             f"{store.name} is encrypted, and has no key slot",
@@ -168,7 +177,7 @@ def unlock(store: Store, document: RepositoryDocument, locks: Sequence[Lock]) ->
     )
 
 
-def _opened(store: Store, document: RepositoryDocument, slot: Slot, payload: Payload) -> Opened:
+def _opened(store: Store, document: RepositoryDocument, slot: Slot, payload: Payload, keys: Sequence[str]) -> Opened:
     assert document.encryption is not None
     if (
         payload.document != _document_hash(document)
@@ -181,13 +190,15 @@ def _opened(store: Store, document: RepositoryDocument, slot: Slot, payload: Pay
     ring = payload.ring
     generations = dict(ring.generations)
     revoked: dict[bytes, frozenset[bytes]] = {}
-    for info in [*store.list(GENERATIONS), *store.list(REVOKED)]:
-        found = _signed(store, info.key, ring.root)
-        if info.key.startswith(REVOKED):
+    for key in keys:
+        if not key.startswith((GENERATIONS, REVOKED)):
+            continue
+        found = _signed(store, key, ring.root)
+        if key.startswith(REVOKED):
             revoked[bytes.fromhex(found["writer"])] = frozenset(bytes.fromhex(h) for h in found["believed"])
         elif slot.name in found["boxes"]:
             number = int(found["generation"])
-            generations[number] = open_generation(found["boxes"][slot.name], payload.box_private, number, info.key)
+            generations[number] = open_generation(found["boxes"][slot.name], payload.box_private, number, key)
     return Opened(slot, replace(payload, ring=replace(ring, generations=generations)), revoked)
 
 

@@ -76,6 +76,7 @@ def export_machine(
         outcome = "failed"
         try:
             if session is not None:
+                session.check_free()
                 check_roots(repository, [*([parent] if parent else []), *options.bases])
             disks, keepers = [], []
             for number, source in enumerate(sources):
@@ -104,6 +105,7 @@ def export_machine(
                 run=session.run,
                 consistency=options.consistency,
                 final=options.final,
+                tags=dict(options.tags),
                 disks=tuple(disks),
             )
             commit(repository, manifest)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from manifests.manifest import Consistency
@@ -43,6 +44,7 @@ class ExportOptions:
     keep_going: bool = False
     consistency: Consistency = "crash"
     bases: tuple[Point, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
     chunk_size: int | None = None
     memory: int = 256 << 20
     workers: int = 0

@@ -21,7 +21,8 @@ def newest_parent(repository: Repository, machine: str, known: int, *, wanted: b
     gone = forgotten(repository, machine, after=after)
     if not after or taken or gone:
         notice(repository, machine, taken, gone)
-    following = max(taken, default=0) + 1
+    # A forgotten point's manifest may be gone, its number is not free.
+    following = max([*taken, *gone], default=0) + 1
     for sequence in reversed(taken) if wanted else ():
         if sequence in gone:
             continue

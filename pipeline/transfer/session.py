@@ -7,16 +7,24 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from manifests.entry import PackTable, Positions, Rows
 from manifests.envelope import Kind, open_by_place, seal_by_place
 from manifests.manifest import decode_record, encode_record
-from manifests.names import journal_key, run_name, session_prefix, sessions_prefix
+from manifests.names import journal_key, manifest_key, run_name, session_prefix, sessions_prefix
 from manifests.page import Journal, decode_journal, encode_journal
 from pipeline.catalogue import now
-from pipeline.errors import AlreadyExists, CorruptObject, FailbackError, NotFound, SessionHeld
+from pipeline.errors import (
+    AlreadyExists,
+    CorruptObject,
+    FailbackError,
+    NotFound,
+    SessionFenced,
+    SessionHeld,
+    StoreError,
+)
 from pipeline.repository import Repository
 from pipeline.transfer.process import Process
 
@@ -47,6 +55,8 @@ class Session:
         self.document = document
         self._prefix = session_prefix(machine, run)
         self._journals = 0
+        self._announced = manifest_key(machine, int(run.partition("-")[0]))
+        self._fenced = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=_heart(repository, machine, run), daemon=True)
         self._thread.start()
@@ -99,13 +109,28 @@ class Session:
                 _refuse_if_alive(self.repository, self.machine, attempt, here)
 
     def journal(self, disk: int, positions: Positions, rows: Rows, packs: PackTable, stored: Mapping[int, int]) -> int:
-        """Record chunks whose packs are stored (`stored`: their lengths by number); returns the bytes written."""
+        """Record chunks whose packs are stored (`stored`: their lengths by number); returns the bytes written.
+
+        Raises SessionFenced when a heartbeat found that this session can commit nothing any more."""
+        if self._fenced:
+            raise self._lost()
         plain = encode_journal(disk, positions, rows, packs, stored)
         key = journal_key(self.machine, self.run, self._journals)
         data = seal_by_place(Kind.JOURNAL, plain, sealing=self.repository.sealing, key=key)
         self.repository.store.put(key, data)
         self._journals += 1
         return len(data)
+
+    def check_free(self) -> None:
+        """Raises SessionFenced when the announced key is taken: nothing that is stored now could ever be committed."""
+        if self.repository.store.head(self._announced) is not None:
+            raise self._lost()
+
+    def _lost(self) -> SessionFenced:
+        return SessionFenced(
+            f"{self._announced} was taken by another writer, or fenced by a collector, while this export ran",
+            remedy="nothing was committed, and no point is lost; run the same command again",
+        )
 
     def end(self, outcome: str) -> None:
         """The last thing a session writes. A failure to write it only delays the next writer."""
@@ -129,6 +154,7 @@ class Session:
             # A missed beat is no error: the next one comes, and expiry is many beats long.
             with contextlib.suppress(FailbackError):
                 self.repository.store.put(key, data)
+                self._fenced = self.repository.store.head(self._announced) is not None
 
 
 def find_attempts(repository: Repository, machine: str, sequence: int) -> list[Attempt]:
@@ -146,13 +172,13 @@ def find_attempts(repository: Repository, machine: str, sequence: int) -> list[A
         base = session_prefix(machine, run)
         damage = ""
         try:
-            document = _read(repository, f"{base}session", Kind.SESSION)
+            document = read_session(repository, f"{base}session")
         except CorruptObject as error:
             document, damage = {"disks": []}, error.message
         if document is None:
             continue
         try:
-            ended = _read(repository, f"{base}ended", Kind.SESSION_END) if "ended" in names else None
+            ended = read_ended(repository, f"{base}ended") if "ended" in names else None
         except CorruptObject:
             ended = None  # its process, or its age, tells whether it lives
         journals = tuple(f"{base}{n}" for n in sorted(names) if n.startswith("journal/"))
@@ -166,6 +192,16 @@ def read_journal(repository: Repository, key: str, packs: PackTable) -> Journal:
     data = repository.store.get(key)
     _kind, plain = open_by_place(memoryview(data), Kind.JOURNAL, sealing=repository.sealing, key=key)
     return decode_journal(plain, packs, name=key)
+
+
+def read_session(repository: Repository, key: str) -> dict[str, Any] | None:
+    """The document of a session, or None when it is gone. Raises CorruptObject."""
+    return _read(repository, key, Kind.SESSION)
+
+
+def read_ended(repository: Repository, key: str) -> dict[str, Any] | None:
+    """How a session ended, or None when it does not say. Raises CorruptObject."""
+    return _read(repository, key, Kind.SESSION_END)
 
 
 def _read(repository: Repository, key: str, kind: Kind) -> dict[str, Any] | None:
@@ -213,11 +249,20 @@ def _heart(repository: Repository, machine: str, run: str) -> str:
 
 
 def _store_time(repository: Repository, machine: str) -> datetime:
-    """What the store's clock says now. Only the store's clock tells how old its objects are."""
-    key = f"{sessions_prefix(machine)}clock/heartbeat"
-    repository.store.put(key, encode_record(Kind.HEARTBEAT, {"time": now()}, sealing=repository.sealing, key=key))
+    return store_time(repository, f"{sessions_prefix(machine)}clock/heartbeat")
+
+
+def store_time(repository: Repository, key: str, kind: Kind = Kind.HEARTBEAT) -> datetime:
+    """What the store's clock says now. Only the store's clock tells how old its objects are. Writes a record of
+    `kind` at `key`."""
+    repository.store.put(key, encode_record(kind, {"time": now()}, sealing=repository.sealing, key=key))
     info = repository.store.head(key)
-    return info.modified if info else datetime.now(UTC)
+    if info is None:
+        raise StoreError(
+            f"{key} was stored in {repository.store.name} and is absent a moment later",
+            remedy="failback needs a store with read-after-write consistency, and no one who deletes behind it",
+        )
+    return info.modified
 
 
 class Stopwatch:

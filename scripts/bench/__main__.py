@@ -139,6 +139,19 @@ def _instant(arguments: argparse.Namespace) -> int:
     return checks.report([starts.check()])
 
 
+def _gc(arguments: argparse.Namespace) -> int:
+    from scripts.bench.gc import gc
+
+    return gc(
+        packs=arguments.packs,
+        points=arguments.points,
+        machines=arguments.machines,
+        doomed=arguments.doomed / 100,
+        seed=arguments.seed,
+        check=arguments.check,
+    )
+
+
 def _bytes(gib: float) -> int:
     return round(gib * GIB) // 4096 * 4096
 
@@ -234,6 +247,13 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--entries", type=int, default=1_000_000, help="chunks with data on the disk with most of them")
     made.add_argument("--chunks", type=int, default=1000, help="changed chunks of the incremental")
     placed(made)
+
+    made = command("gc", _gc, "plan a collection of a million packs in a simulated store")
+    made.add_argument("--packs", type=int, default=1_000_000)
+    made.add_argument("--points", type=int, default=1000)
+    made.add_argument("--machines", type=int, default=10)
+    made.add_argument("--doomed", type=float, default=10, help="percent of the packs that no point needs")
+    made.add_argument("--check", action="store_true", help="print pass or FAIL for each promise, exit 1 on FAIL")
     return parser
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from cli.conftest import Run, command
 from pipeline import units
+from pipeline.cli.output import Output
 from pipeline.cli.progress import Meter, sentence
 from pipeline.progress import Counters
 
@@ -173,3 +174,13 @@ def test_one_of_a_thing_is_not_called_many(repository: Path, tmp_path: Path, fai
     assert failback("export", "web", "--disk", small).code == 0
     assert "1 pack and" in failback("verify", "web").out
     assert "1 chunk in 1 pack were read" in failback("verify", "web", "--read").out
+
+
+def test_what_others_wrote_gives_the_terminal_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output()
+    output.say("a\x1b[2Jb\tc")
+    output.warn("\u202egnp.exe")
+    output.error("console: \x9b31m\x07", "then\nthis")
+    said = capsys.readouterr()
+    assert said.out == "a\\x1b[2Jb\tc\n"
+    assert said.err == "warning: \\u202egnp.exe\nfailback: console: \\x9b31m\\x07\n  then\nthis\n"

@@ -371,3 +371,27 @@ def test_two_commands_on_one_machine_are_refused(shed: Path, tmp_path: Path, fai
         running.terminate()
         running.wait(60)
     assert bring().code == 0
+
+
+def test_a_point_on_a_machines_disks_is_held_until_the_machine_is_taken_away(
+    bring: Run, failback: Run, disk: Path, shed: Path
+) -> None:
+    assert bring().code == 0
+    assert failback("export", "web", "--disk", disk, *HARDWARE).code == 0
+    refused = failback("forget", "web@1", "--reason", "old")
+    assert refused.code == 2
+    assert "held by shed-" in refused.err
+    assert failback("--json", "forget", "web", "--keep-last", 1).result["points"][0]["action"] == "keep"
+    assert failback("clean", "web", "--to", "shed", "--all").code == 0
+    assert failback("forget", "web@1", "--reason", "old").code == 0
+
+
+def test_a_point_that_was_booted_and_verified_is_not_forgotten_by_a_policy(
+    failback: Run, disk: Path, shed: Path, tmp_path: Path
+) -> None:
+    checked = ("--boot", "--to", "shed", "--map", tmp_path / "map.yaml", "--hook", "door:web")
+    done = failback("verify", "web", *checked)
+    assert done.code == 0, done
+    assert failback("export", "web", "--disk", disk, *HARDWARE).code == 0
+    points = failback("--json", "forget", "web", "--keep-last", 1).result["points"]
+    assert points[0]["reasons"] == ["last verified"]

@@ -64,6 +64,7 @@ RECORDS: dict[str, tuple[Kind, dict[str, object]]] = {
     ),
     "heartbeat": (Kind.HEARTBEAT, {"beat": 3}),
     "session_end": (Kind.SESSION_END, {"outcome": "committed"}),
+    "record": (Kind.RECORD, {"by": "ops@hub", "reason": "on disks", "sequence": 7, "time": "2026-01-02T03:04:05Z"}),
 }  # fmt: skip
 
 
@@ -76,6 +77,7 @@ KEYS = {
     "heartbeat": f"{_SESSION}heartbeat",
     "journal": f"{_SESSION}journal/00000000",
     "session_end": f"{_SESSION}ended",
+    "record": "holds/~web%20%C3%BC/qemu-0123456789ab",
 }
 """Where the objects named by place lie."""
 

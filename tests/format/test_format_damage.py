@@ -100,7 +100,7 @@ def test_a_truncation_before_the_checksum_was_taken_is_detected(name: str) -> No
     [
         (32, 0, CorruptObject),  # magic
         (40, 13, CorruptObject),  # a set, where none belongs
-        (40, 15, NewerFormat),
+        (40, 16, NewerFormat),
         (40, 0, NewerFormat),
         (41, 2, NewerFormat),
         (42, 1, CorruptObject),  # encrypted, in a repository that is not

@@ -64,7 +64,12 @@ def test_a_janitor_forgets_and_reads_no_data(make_site: Make, disk: Path, tmp_pa
     site.good("export", "web", "--disk", disk)
     site.become(site.user(site.policy("janitor")))
     site.good("list")
+    site.good("hold", "web@2", "--reason", "needed")
+    site.good("release", "web@2")
     site.good("forget", "web@1", "--reason", "old")
+    site.good("gc")
+    site.good("gc", "--apply")
+    site.good("unforget", "web@1")
     done = site.run("import", "web", "--out", tmp_path / "out")
     assert done.code == 4
     assert "s3:GetObject on packs/" in done.err
@@ -193,7 +198,14 @@ COMMANDS: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {
         ("s3:PutObject", "tombstones/*"): ("forget", "web@1", "--reason", "x", "--force"),
         ("s3:ListBucket", "tombstones/*"): ("forget", "web@1", "--reason", "x", "--force"),
         ("s3:GetObject", "manifests/*"): ("forget", "web@1", "--reason", "x", "--force"),
-        ("s3:GetObject", "pages/*"): ("verify", "web"),
+        ("s3:GetObject", "pages/*"): ("gc",),
+        ("s3:ListBucket", "packs/*"): ("gc",),
+        ("s3:ListBucket", "pages/*"): ("gc",),
+        ("s3:ListBucket", "sessions/*"): ("gc",),
+        ("s3:GetObject", "sessions/*"): ("gc",),
+        ("s3:ListBucket", "holds/*"): ("gc",),
+        ("s3:PutObject", "gc/*"): ("gc",),
+        ("s3:PutObject", "holds/*"): ("hold", "web@1", "--reason", "x"),
     },
 }
 """A command that needs the right, where one of these does."""

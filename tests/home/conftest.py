@@ -36,7 +36,8 @@ class Home:
         self.bench = Workbench(root)
         self.abilities = abilities
         self.platform = Platform()
-        self.control = Controller()
+        self.told: list[str] = []
+        self.control = Controller(tell=self.told.append)
         self.mapping = parse_mapping(LAN, where="test")
         self.state = root / "state"
         disk = make_disk(root / "disk", MIB + 512, {0: noise(3 * CHUNK, 1)})

@@ -130,6 +130,19 @@ def test_a_machine_is_never_started_on_disks_that_somebody_wrote_to_after_it_was
     assert (machine.on, machine.starts) == (True, 1)
 
 
+def test_a_machine_that_was_started_before_is_started_again_with_a_word_about_disks_that_were_changed(
+    home: Home,
+) -> None:
+    assert not home.bring(boot=True, verify=says("not yet")).running
+    [stage] = home.disks("stage")
+    home.platform.scribble(stage.id, 100, b"somebody was here")
+    home.told.clear()
+    assert home.bring(boot=True).running
+    assert any("not as they were staged" in text for text in home.told)
+    [machine] = home.platform.machines.values()
+    assert (machine.on, machine.starts) == (True, 2)
+
+
 def test_what_passes_its_checks_is_left_running_and_what_fails_is_stopped(home: Home) -> None:
     failed = home.bring(boot=True, verify=says("the shop does not answer"))
     assert failed.verdict is not None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from manifests.entry import PackTable, empty_rows
 from manifests.envelope import Kind
 from manifests.manifest import encode_record
 from manifests.names import manifest_key
@@ -307,3 +310,37 @@ def test_a_root_that_is_not_the_announced_one_is_refused(bench: Workbench, sourc
     bench.store.put(key, kept)
     assert bench.export(source).sequence == 2
     bench.verified()
+
+
+def test_a_fence_is_noticed_by_a_heartbeat_and_ends_the_export_at_its_next_journal(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.transfer.session.HEARTBEAT_SECONDS", 0.001)
+    looked: list[str] = []
+    twice = threading.Event()
+
+    class Watched(Layer):
+        def head(self, key: str) -> ObjectInfo | None:
+            if key == manifest_key("vm", 1) and (info := self.inner.head(key)) is not None:
+                looked.append(key)
+                if len(looked) > 1:  # then the first answer was taken
+                    twice.set()
+                return info
+            return self.inner.head(key)
+
+    other = bench.through(Watched(bench.store))
+    other.repository = Repository(other.store, bench.repository.document, bench.repository.sealing)
+    session, _ = Session.begin(other.repository, "vm", 1, parent=None, bases=[], disks=[], tool="test")
+    try:
+        session.check_free()
+        void = {"reason": "silent", "time": "", "by": ""}
+        key = manifest_key("vm", 1)
+        bench.store.put(key, encode_record(Kind.VOID, void, sealing=bench.repository.sealing, key=key))
+        assert twice.wait(30)
+        with pytest.raises(SessionFenced, match=key) as caught:
+            session.journal(0, np.zeros(0, "<u8"), empty_rows(0), PackTable(), {})
+        assert caught.value.remedy
+        with pytest.raises(SessionFenced):
+            session.check_free()
+    finally:
+        session.abandon()

@@ -1,0 +1,108 @@
+"""`failback gc`: free the space of what no recovery point needs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.invocation import Ending, Invocation, command
+from pipeline.errors import UsageError
+from pipeline.units import count, duration, size
+from pipeline.verify.duration import parse_duration
+
+if TYPE_CHECKING:
+    from pipeline.collect.plan import Kept, Plan
+
+SHOWN = 20
+
+
+@command
+def gc(
+    invocation: Invocation,
+    apply: Annotated[bool, typer.Option("--apply", help="Delete; without it only say what would be.")] = False,
+    grace: Annotated[
+        str,
+        typer.Option(metavar="DURATION", help="Leave alone what is younger, and writers silent for less; 1h at least."),
+    ] = "24h",
+) -> Ending:
+    """Find what no recovery point needs any more and, with --apply, delete it. Writers may go on meanwhile.
+
+    Interrupted, the same command goes on. Anything that is not as it should be (a point missing or unreadable, a
+    listing that fails or leaves something out) ends it before anything is deleted.
+    """
+    from pipeline.cli.progress import shown
+    from pipeline.collect.collector import Collection
+
+    try:
+        seconds = parse_duration(grace)
+    except ValueError as error:
+        raise UsageError(f"--grace {grace}: {error}", remedy="write, for instance, 36h") from error
+    repository = invocation.open_repository()
+    invocation.how_to_go_on = lambda: "what was not deleted yet is found again: run the same command again"
+    with shown(invocation.output) as meter:
+        plan = Collection(
+            repository,
+            grace=timedelta(seconds=seconds),
+            apply=apply,
+            parallel=invocation.settings.parallel,
+            watch=meter,
+        ).run()
+    _say(invocation, plan, applied=apply)
+    return Ending(values={"applied": apply, "freed": plan.doomed if apply else 0, "plan": plan.as_json()})
+
+
+def _say(invocation: Invocation, plan: Plan, *, applied: bool) -> None:
+    say = invocation.output.say
+    say(f"{count(plan.points, 'point')} of {count(plan.machines, 'machine')}")
+    rows = [
+        (what, *(f"{share.count:,}, {size(share.bytes)}" for share in (kept.live, kept.doomed, kept.young, kept.held)))
+        for what, kept in (("packs", plan.packs), ("index objects", plan.pages))
+        if kept is not None
+    ]
+    invocation.output.table(("", "LIVE", "DOOMED", "YOUNG", "HELD"), rows, right=(1, 2, 3, 4))
+    say(
+        f"sparse: {count(plan.sparse.count, 'live pack')} of {size(plan.sparse.bytes)}, of which no point uses more "
+        f"than 40 %; {size(plan.sparse_dead)} in them may be dead. Exports in the background empty them bit by bit"
+    )
+    _list(invocation, "kept for writers that are alive, or may go on", plan.sessions)
+    _list(
+        invocation, "given up, so that nothing can be committed there" if applied else "would be given up", plan.fenced
+    )
+    _list(invocation, "forgotten, and still kept", plan.points_waiting)
+    _list(invocation, "manifests of forgotten points" + (" deleted" if applied else ""), plan.points_gone)
+    _list(invocation, "old sessions" + (" deleted" if applied else ""), plan.sessions_gone)
+    for label in plan.unfenced:
+        machine = label.rpartition("@")[0]
+        invocation.warn(
+            f"{label} was begun and never ended; this store has no create-only writes, so it cannot be given up, and "
+            f"all that was stored since is kept: export {machine} once more, or delete sessions/…/{label} by hand when "
+            "no such export runs anywhere"
+        )
+    for kept in (plan.packs, plan.pages):
+        if kept is not None and kept.foreign:
+            invocation.warn(f"{count(kept.foreign, 'object')} among packs or pages are none of failback: left alone")
+    if not applied:
+        say(f"nothing was deleted; `failback gc --apply` frees {size(plan.doomed)}{_why_not(plan)}")
+    else:
+        say(f"freed {size(plan.doomed)} in {duration(invocation.seconds)}{_why_not(plan)}")
+
+
+def _why_not(plan: Plan) -> str:
+    """Why what is not needed is not freed."""
+    young = sum(_bytes(k, "young") for k in (plan.packs, plan.pages))
+    held = sum(_bytes(k, "held") for k in (plan.packs, plan.pages))
+    why = [f"{size(young)} are younger than {duration(plan.grace)}"] * bool(young)
+    why += [f"{size(held)} were stored since a writer began that may still need them"] * bool(held)
+    return f" ({'; '.join(why)})" if why else ""
+
+
+def _bytes(kept: Kept | None, name: str) -> int:
+    return int(getattr(kept, name).bytes) if kept else 0
+
+
+def _list(invocation: Invocation, what: str, names: list[str]) -> None:
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        invocation.output.say(f"{what}: {', '.join(names[:SHOWN])}{more}")

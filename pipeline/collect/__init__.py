@@ -1,0 +1,1 @@
+"""Collection: what no recovery point needs any more is deleted, while writers write."""

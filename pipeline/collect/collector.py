@@ -1,0 +1,242 @@
+"""Collection: finds what no recovery point needs, in the order that loses nothing, and deletes it.
+
+Killed anywhere, the next one finds what is left by itself. Two at once do each other no harm: what is garbage stays
+garbage, since no name is ever created twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.envelope import Kind
+from manifests.names import manifest_key, run_name, sessions_prefix
+from pipeline.catalogue import Point, load
+from pipeline.collect.inventory import Inventory
+from pipeline.collect.needs import Needs
+from pipeline.collect.order import COLLECTOR, CollectorStep
+from pipeline.collect.plan import Plan, kept, sparse
+from pipeline.collect.points import Keys, Name, check_gaps
+from pipeline.collect.record import delete_verifications, fence, held_points, publish
+from pipeline.collect.sessions import Attempts, committed, named_points, read_sessions
+from pipeline.errors import CorruptObject, UsageError
+from pipeline.progress import Counters, Watch, ignore
+from pipeline.repository import Repository
+from pipeline.transfer.session import store_time
+
+GRACE = timedelta(hours=24)
+LEAST_GRACE = timedelta(hours=1)
+"""Longer than any request is on its way and any two clocks of one store differ."""
+RECALL = timedelta(hours=24)
+"""So long at least a forgotten point can be brought back, whatever the grace of a collection."""
+SKEW = 300.0
+"""Seconds by which the clocks of one store's nodes may differ."""
+_AHEAD = 64
+_NEVER = float("inf")
+
+
+class Collection:
+    """One collection. `run` takes the steps; without `apply` nothing is written but the store's time is asked for."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        grace: timedelta = GRACE,
+        apply: bool = False,
+        parallel: int = 16,
+        watch: Watch = ignore,
+        tell: Callable[[str], object] = lambda _text: None,
+    ) -> None:
+        if grace < LEAST_GRACE:
+            raise UsageError(
+                f"a grace of {grace} is too short", remedy=f"{LEAST_GRACE} is the least; the default is {GRACE}"
+            )
+        self.repository, self.apply, self.parallel = repository, apply, parallel
+        self.grace = grace.total_seconds()
+        self.watch, self.tell = watch, tell
+        self.plan = Plan(0.0, self.grace)
+        self._old = 0.0
+        self._tombstones = Keys({})
+        self._gone: set[Name] = set()
+        self._packs: Inventory
+        self._pages: Inventory
+        self._sessions: list[Attempts] = []
+        self._living: dict[Name, list[str]] = {}
+        self._named: set[Name] = set()
+        self._held: set[Name] = set()
+        self._before = _NEVER
+        self._manifests = Keys({})
+        self._dropped: list[Name] = []
+        self._settled: list[Attempts] = []
+        self._doomed: dict[str, NDArray[np.bool_]] = {}
+        self._counters = Counters(phase="collect", disk=repository.store.name, total=0)
+
+    def run(self) -> Plan:
+        """Raises CorruptObject or StoreError, each with the object's name, when something is not as it has to be for
+        a safe collection: nothing was deleted then."""
+        steps: dict[CollectorStep, Callable[[], None]] = {
+            "clock": self._clock,
+            "tombstones": self._read_tombstones,
+            "objects": self._list_objects,
+            "sessions": self._read_sessions,
+            "fence": self._fence,
+            "points": self._read_points,
+            "publish": self._publish,
+            "delete": self._delete,
+        }
+        for step in COLLECTOR:
+            steps[step]()
+            self.watch(self._counters)
+        return self.plan
+
+    def _clock(self) -> None:
+        self.plan.time = store_time(self.repository, "gc/clock", Kind.RECORD).timestamp()
+        self._old = self.plan.time - self.grace
+
+    def _read_tombstones(self) -> None:
+        self._tombstones = Keys.read(self.repository, "tombstones/")
+        since = self.plan.time - max(self.grace, RECALL.total_seconds())
+        self._gone = {name for name, time in self._tombstones.times.items() if time < since}
+
+    def _list_objects(self) -> None:
+        self._packs = Inventory.read(self.repository.store, "packs/")
+        self._pages = Inventory.read(self.repository.store, "pages/")
+
+    def _read_sessions(self) -> None:
+        self._sessions = read_sessions(self.repository)
+        for attempts in self._sessions:
+            living = attempts.living(self._old)
+            if not living:
+                continue
+            self._keep(attempts, living)
+        self._held = held_points(self.repository)
+
+    def _keep(self, attempts: Attempts, runs: list[str]) -> None:
+        """All that was stored since the first of these sessions began, and what `runs` name."""
+        self._living[attempts.machine, attempts.sequence] = runs
+        self._before = min(self._before, attempts.since - SKEW)
+        for run in runs:
+            self._named |= named_points(self.repository, attempts, run)
+        since = datetime.fromtimestamp(attempts.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        self.plan.sessions.append(f"{attempts.label}, since {since}")
+
+    def _fence(self) -> None:
+        """Of a sequence on which nobody works any more nothing may be committed: its objects are not kept."""
+        taken = Keys.read(self.repository, "manifests/").times
+        for attempts in self._sessions:
+            name = attempts.machine, attempts.sequence
+            if name in self._living or name in taken or name in self._tombstones.times:
+                continue
+            key = manifest_key(*name)
+            if attempts.announced and committed(self.repository, attempts):
+                raise CorruptObject(
+                    f"{key} is missing, though a session says that it committed {attempts.label}",
+                    remedy="nothing is collected: restore it from an older version or copy of the bucket; if it is "
+                    f"lost for good, `failback forget {attempts.label} --missing --reason …` says so",
+                )
+            if attempts.sign >= self._old:
+                # Ended a little while ago: the same command may go on where it ended.
+                self._keep(attempts, [])
+            elif not attempts.announced:
+                self._settled.append(attempts)  # what a fenced writer wrote after its session was deleted
+            elif not self.repository.conditional_put:
+                # Whoever is silent may wake and commit, however late.
+                self._keep(attempts, sorted(attempts.announced - attempts.ended))
+                self.plan.unfenced.append(attempts.label)
+            else:
+                self.plan.fenced.append(attempts.label)
+                if self.apply:
+                    fence(self.repository, key)
+
+    def _read_points(self) -> None:
+        self._manifests = Keys.read(self.repository, "manifests/")
+        check_gaps(self._manifests, self._tombstones)
+        needs = Needs(self.repository, self._packs, self._pages)
+        wanted = [n for n in sorted(self._manifests.times) if n not in self._gone or n in self._named | self._held]
+        self._counters.total = len(wanted)
+        for machine, names in groupby(self._load(wanted), key=lambda entry: entry[0][0]):
+            needs.next_machine()
+            found = 0
+            for name, point in names:
+                self._counters.done += 1
+                self.watch(self._counters)
+                if point is None:
+                    continue
+                found += name not in self._tombstones.times
+                whole = self._manifests.times[name] < self.plan.time - SKEW
+                for disk in point.manifest.disks:
+                    needs.add(disk, label=f"{machine}@{name[1]}", whole=whole)
+            self.plan.points += found
+            self.plan.machines += bool(found)
+        self._judge(needs)
+
+    def _load(self, names: list[Name]) -> Iterator[tuple[Name, Point | None]]:
+        """Manifests in order, some read ahead."""
+        with ThreadPoolExecutor(self.parallel, "collect") as pool:
+            left = iter(names)
+            while batch := list(islice(left, _AHEAD)):
+                yield from zip(batch, pool.map(self._load_one, batch), strict=True)
+
+    def _load_one(self, name: Name) -> Point | None:
+        try:
+            return load(self.repository, *name)
+        except CorruptObject as error:
+            raise CorruptObject(
+                f"{error.message}; what {name[0]}@{name[1]} needs is not known",
+                remedy="nothing is collected: restore it from an older version or copy of the bucket, or give it up "
+                f"with `failback forget {name[0]}@{name[1]} --missing --reason …`",
+            ) from error
+
+    def _judge(self, needs: Needs) -> None:
+        plan = self.plan
+        for inventory in (self._packs, self._pages):
+            doomed, shares = kept(inventory, older=self._old, before=self._before)
+            self._doomed[inventory.prefix] = doomed
+            if inventory is self._packs:
+                plan.packs = shares
+            else:
+                plan.pages = shares
+        plan.sparse, plan.sparse_dead = sparse(self._packs, needs.most)
+        highest = self._manifests.highest()
+        for name in sorted(self._tombstones.times):
+            if name not in self._manifests.times:
+                continue
+            label = f"{name[0]}@{name[1]}"
+            if name not in self._gone or name in self._named | self._held:
+                plan.points_waiting.append(label)
+            elif name[1] != highest[name[0]]:
+                # The highest stays: whoever lists manifests only must still see which numbers are taken.
+                self._dropped.append(name)
+                plan.points_gone.append(label)
+        would = set(plan.fenced)
+        for attempts in self._sessions:
+            name = attempts.machine, attempts.sequence
+            taken = name in self._manifests.times or name in self._tombstones.times or attempts.label in would
+            if taken and name not in self._living and attempts.sign < self._old:
+                self._settled.append(attempts)
+        plan.sessions_gone = [attempts.label for attempts in self._settled]
+
+    def _publish(self) -> None:
+        if self.apply:
+            stamp = datetime.fromtimestamp(self.plan.time, UTC).strftime("%Y%m%dT%H%M%SZ")
+            publish(self.repository, f"gc/{stamp}-{secrets.token_hex(4)}", self.plan.as_json())
+
+    def _delete(self) -> None:
+        if not self.apply:
+            return
+        store = self.repository.store
+        self._counters.phase = "delete"
+        for inventory in (self._packs, self._pages):
+            store.delete_many(inventory.keys(self._doomed[inventory.prefix]))
+        store.delete_many(manifest_key(*name) for name in self._dropped)
+        for attempts in self._settled:
+            prefix = f"{sessions_prefix(attempts.machine)}{run_name(attempts.sequence, 0)[:-4]}"
+            store.delete_many([info.key for info in store.list(prefix)])
+        delete_verifications(self.repository, self._dropped)

@@ -1,0 +1,92 @@
+"""Who writes: every session in the repository, by the sequence that it announced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from manifests.names import decode_machine, parse_point, session_prefix
+from pipeline.errors import CorruptObject, FailbackError
+from pipeline.repository import Repository
+from pipeline.transfer.session import read_ended, read_session
+
+_CLOCK = "clock"
+
+
+@dataclass(slots=True)
+class Attempts:
+    """All sessions that announced one sequence of a machine. Times in seconds by the store's clock."""
+
+    machine: str
+    sequence: int
+    since: float
+    """When the first of them began."""
+    sign: float = 0.0
+    """The newest sign of any."""
+    signs: dict[str, float] = field(default_factory=dict)
+    """By run: its newest sign."""
+    announced: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+
+    @property
+    def label(self) -> str:
+        return f"{self.machine}@{self.sequence}"
+
+    def living(self, since: float) -> list[str]:
+        """Runs that have not ended and gave a sign after `since`."""
+        return [r for r in sorted(self.announced - self.ended) if self.signs[r] >= since]
+
+
+def read_sessions(repository: Repository) -> list[Attempts]:
+    """One listing."""
+    found: dict[tuple[str, int], Attempts] = {}
+    for info in repository.store.list("sessions/"):
+        parts = info.key.split("/")
+        if len(parts) < 4 or parts[2] == _CLOCK:
+            continue
+        machine, run = decode_machine(parts[1]), parts[2]
+        digits = run.partition("-")[0]
+        if not digits.isdigit() or len(digits) != 10:
+            raise CorruptObject(
+                f"{info.key} is not a key of failback", remedy="remove it, if you know who put it there"
+            )
+        time = info.modified.timestamp()
+        attempts = found.setdefault((machine, int(digits)), Attempts(machine, int(digits), time))
+        attempts.since = min(attempts.since, time)
+        attempts.sign = max(attempts.sign, time)
+        attempts.signs[run] = max(attempts.signs.get(run, 0.0), time)
+        if parts[3] == "session":
+            attempts.announced.add(run)
+        elif parts[3] == "ended":
+            attempts.ended.add(run)
+    return [found[key] for key in sorted(found)]
+
+
+def named_points(repository: Repository, attempts: Attempts, run: str) -> set[tuple[str, int]]:
+    """(machine, sequence) of the points that a session builds on. Raises CorruptObject when it can't be read."""
+    key = f"{session_prefix(attempts.machine, run)}session"
+    try:
+        document = read_session(repository, key)
+        if document is None:
+            return set()  # gone since it was listed
+        parent = document["parent"]
+        named = {(attempts.machine, int(parent["sequence"]))} if parent else set()
+        for base in document["bases"]:
+            machine, sequence = parse_point(str(base["point"]))
+            if sequence is not None:
+                named.add((machine, sequence))
+    except (KeyError, TypeError, ValueError, FailbackError) as error:
+        if isinstance(error, FailbackError) and not isinstance(error, CorruptObject):
+            raise
+        raise CorruptObject(
+            f"{key} cannot be read, so what its writer builds on is not known: {error}",
+            remedy=f"stop the export of {attempts.machine}, or wait: without a sign of it the session is given up",
+        ) from error
+    return named
+
+
+def committed(repository: Repository, attempts: Attempts) -> bool:
+    """Whether one of the sessions says that it committed its point."""
+    return any(
+        (read_ended(repository, f"{session_prefix(attempts.machine, run)}ended") or {}).get("outcome") == "committed"
+        for run in sorted(attempts.ended)
+    )
