@@ -13,8 +13,10 @@ from blake3 import blake3
 from manifests.envelope import Kind, generation_of
 from manifests.manifest import Manifest, decode_manifest, decode_record, encode_record
 from manifests.names import PointName, decode_machine, encode_machine, manifest_key, tombstone_key
-from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, FormatError, NotFound, UsageError
+from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, FormatError, KeyRefused, NotFound, UsageError
 from pipeline.repository import Repository
+from pipeline.store.base import Bytes
+from pipeline.store.older import older
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +88,46 @@ def sequence_of(key: str) -> int:
 
 
 def load(repository: Repository, machine: str, sequence: int) -> Point | None:
-    """The point, or None for a void record. Raises CatalogueError when the key does not exist."""
+    """The point, or None for a void record. Raises CatalogueError when the key does not exist.
+
+    Where the store keeps versions, the first one that is whole stands in for a newest that is damaged or was deleted,
+    and for a void record that was put over a point.
+    """
     key = manifest_key(machine, sequence)
+
+    def whole(data: bytes) -> Point | None:
+        try:
+            return _read(repository, machine, sequence, data)
+        except (FormatError, KeyRefused):
+            return None
+
     try:
         data = repository.store.get(key)
-    except NotFound as error:
-        raise _unknown(repository, machine, sequence) from error
+    except NotFound:
+        unknown = _unknown(repository, machine, sequence)
+        if (found := older(repository.store, key, whole, unknown, oldest_first=True)) is None:
+            raise unknown from None
+        return found
+    try:
+        point = _read(repository, machine, sequence, data)
+    except (FormatError, KeyRefused) as error:
+        if (found := older(repository.store, key, whole, error, oldest_first=True)) is None:
+            raise
+        return found
+    if point is None and repository.document.abilities.get("versioning"):
+        void = CatalogueError(f"{machine}@{sequence} is void")
+        return older(repository.store, key, whole, void, oldest_first=True)
+    return point
+
+
+def _read(repository: Repository, machine: str, sequence: int, data: Bytes) -> Point | None:
+    key = manifest_key(machine, sequence)
     manifest = decode_manifest(memoryview(data), sealing=repository.sealing, key=key)
     if manifest is None:
         return None
     if manifest.sequence != sequence or encode_machine(manifest.machine.name) != encode_machine(machine):
         raise CorruptObject(f"{key} holds the manifest of {manifest.label}", remedy="someone moved objects by hand")
-    return Point(manifest, blake3(data).hexdigest(), len(data), generation_of(data))
+    return Point(manifest, blake3(data).hexdigest(), len(data), generation_of(memoryview(data)))
 
 
 def latest(repository: Repository, machine: str, *, known: int = 0) -> Point | None:

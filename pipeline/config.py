@@ -46,6 +46,8 @@ class Settings:
     """Bytes a second to the store, 0 for no limit. In text `20M` is 20 MiB a second."""
     download_limit: float = 0
     """Bytes a second from the store, 0 for no limit."""
+    request_limit: float = 0
+    """Requests a second to the store, 0 for no limit."""
     log_file: Path | None = None
     key_file: Path | None = None
     """Opens an encrypted repository."""
@@ -179,6 +181,13 @@ def _rate(value: object) -> float:
     return number
 
 
+def _frequency(value: object) -> float:
+    number = _number(value)
+    if not 0 <= number < 1e9:
+        raise ValueError("is not a number of requests a second")
+    return number
+
+
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "repository": _text,
     "state_dir": _path,
@@ -186,6 +195,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "parallel": _count(1),
     "upload_limit": _rate,
     "download_limit": _rate,
+    "request_limit": _frequency,
     "log_file": _path,
     "key_file": _path,
     "passphrase_file": _path,

@@ -20,6 +20,7 @@ from pipeline.errors import FailbackError, StoreError
 
 if TYPE_CHECKING:
     from pipeline.config import Settings
+    from pipeline.store.address import S3Address
     from pipeline.store.base import Store
 
 State = Literal["ok", "hint", "bad"]
@@ -222,8 +223,13 @@ def _repository(settings: Settings) -> Iterator[Finding]:
     except FailbackError as error:
         yield Finding("repository", "bad", error.message, error.remedy)
         return
+    bad = False
     try:
-        yield from _contents(store, settings)
+        for finding in _contents(store, settings):
+            bad = bad or finding.state == "bad"
+            yield finding
+        if isinstance(address, S3Address) and not bad:  # a store that does not answer is not asked once more
+            yield _rules(address)
     finally:
         store.close()
 
@@ -239,6 +245,17 @@ def _credentials(profile: str) -> Finding:
     except FailbackError as error:
         return Finding("S3 keys", "bad", error.message, error.remedy)
     return Finding("S3 keys", "ok", f"from profile {profile}" if profile else "from boto3's credential chain")
+
+
+def _rules(address: S3Address) -> Finding:
+    """Life-cycle rules of the bucket; one finding, the worst that is there."""
+    from pipeline.guard.lifecycle import looked_at
+
+    found = sorted(looked_at(address), key=lambda concern: not concern.loses)
+    if not found:
+        return Finding("life-cycle rules", "ok", "none takes objects of the repository away")
+    worst = found[0]
+    return Finding("life-cycle rules", "bad" if worst.loses else "hint", worst.text, worst.remedy)
 
 
 def _contents(store: Store, settings: Settings) -> Iterator[Finding]:

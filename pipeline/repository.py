@@ -11,15 +11,16 @@ from typing import Any
 
 from manifests import repository as document_format
 from manifests.certificate import fingerprint
-from manifests.envelope import Kind, check_header, open_by_id, seal_by_id
+from manifests.envelope import Kind, check_header, object_id, open_by_id, seal_by_id
 from manifests.names import pack_key, page_key
 from manifests.repository import DEFAULT_CHUNK_SIZE, Encryption, RepositoryDocument
 from manifests.sealing import HEADER_SIZE, Buffer, ObjectKey, Sealing
-from pipeline.errors import AlreadyExists, CorruptObject, NewerFormat, NotFound, UsageError
+from pipeline.errors import AlreadyExists, CorruptObject, FormatError, NewerFormat, NotFound, UsageError
 from pipeline.keys.known import Seen
 from pipeline.keys.locks import Lock
 from pipeline.keys.ring import Opened, new_ring, put_slot, unlock
 from pipeline.store.base import NO_REPOSITORY, Bytes, Store
+from pipeline.store.older import older
 
 NEAR = 64 << 10
 """A range of an encrypted pack that begins before this byte is read from the pack's beginning."""
@@ -123,17 +124,37 @@ class Repository:
         """Its plain body. A missing object is damage: something refers to it."""
         key = page_key(object_id)
         try:
-            data = self.store.get(key)
-        except NotFound as error:
-            raise missing(key) from error
-        return open_by_id(memoryview(data), kind, object_id, sealing=self.sealing, name=key)
+            try:
+                data = self.store.get(key)
+            except NotFound as error:
+                raise missing(key) from error
+            return open_by_id(memoryview(data), kind, object_id, sealing=self.sealing, name=key)
+        except FormatError as error:
+            data = self._older(key, object_id, error)
+        return open_by_id(data, kind, object_id, sealing=self.sealing, name=key)
 
     def get_pack_range(self, pack: bytes, offset: int, length: int) -> Bytes:
         key = pack_key(pack)
         try:
-            return self.store.get_range(key, offset, length)
-        except NotFound as error:
-            raise missing(key) from error
+            try:
+                return self.store.get_range(key, offset, length)
+            except NotFound as error:
+                raise missing(key) from error
+        except CorruptObject as error:
+            return self._older(key, pack, error)[offset : offset + length]
+
+    def older_pack(self, pack: bytes, error: FormatError) -> tuple[memoryview, ObjectKey | None]:
+        """(the whole pack as it was stored, what opens it) from an older version. Raises `error` when there is none."""
+        data = self._older(pack_key(pack), pack, error)
+        return data, self._learn_key(pack, data) if self.sealing.encrypted else None
+
+    def _older(self, key: str, wanted: bytes, error: FormatError) -> memoryview:
+        """The version of an object whose hash is its id, where the newest is damaged, replaced or hidden by a deletion
+        and the store keeps versions. Raises `error` when there is none."""
+        found = older(self.store, key, lambda data: memoryview(data) if object_id(data) == wanted else None, error)
+        if found is None:
+            raise error
+        return found
 
     def read_pack(self, pack: bytes, offset: int, length: int) -> tuple[memoryview, int, ObjectKey | None]:
         """(bytes, offset of the first of them, what opens the chunks in them); at least the range that was asked for.

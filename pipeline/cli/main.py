@@ -21,6 +21,7 @@ from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
 from pipeline.cli.key import app as key
 from pipeline.cli.list import list_
+from pipeline.cli.protect import protect
 from pipeline.cli.repair import repair
 from pipeline.cli.repository import app as repository
 from pipeline.cli.salvage import salvage
@@ -86,6 +87,7 @@ app.command("gc")(gc)
 app.command("scrub")(scrub)
 app.command("repair")(repair)
 app.command("salvage")(salvage)
+app.command("protect")(protect)
 app.command("doctor")(doctor)
 
 

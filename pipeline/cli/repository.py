@@ -9,6 +9,8 @@ import typer
 
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.key_options import KeyCommandOption, KeyFileOption, PassphraseFileOption
+from pipeline.cli.policy import policy
+from pipeline.cli.protect import LockName
 from pipeline.errors import UsageError
 from pipeline.units import size
 
@@ -40,6 +42,10 @@ def init(
     no_encryption: Annotated[
         bool, typer.Option("--no-encryption", help="Everybody who can read the bucket can read the disks.")
     ] = False,
+    lock: Annotated[
+        LockName | None, typer.Option(help="Lock new objects of the whole bucket, which must have object lock.")
+    ] = None,
+    lock_days: Annotated[int, typer.Option(min=0, max=36500, metavar="N", help="With --lock: for N days.")] = 0,
 ) -> Ending:
     """Probe the store and make an encrypted repository there. A bucket must exist; a directory is made.
 
@@ -47,28 +53,38 @@ def init(
     FAILBACK_KEY_COMMAND or FAILBACK_PASSPHRASE say; without these a passphrase is asked for. Without the key nobody can
     restore anything: keep a copy elsewhere, and run `failback key export` for a recovery sheet.
     """
+    from manifests.repository import KEY
+    from pipeline.guard.neighbours import refuse_nested
     from pipeline.keys.known import Expected, Pin
     from pipeline.keys.sources import new_lock
     from pipeline.repository import Repository
+    from pipeline.store.address import open_store, parse_address
 
     if no_encryption and (key_file or passphrase_file or key_command):
         raise UsageError("--no-encryption and a key do not go together", remedy="leave one of them away")
+    if (lock is None) != (lock_days == 0):
+        raise UsageError("--lock and --lock-days go together", remedy="give both, or none")
     if no_encryption and invocation.locks(ask=False):
         raise UsageError("--no-encryption, and a key is set", remedy="unset FAILBACK_KEY_FILE and the like")
-    lock = None
+    key_lock = None
     if not no_encryption:
-        lock = new_lock(
+        key_lock = new_lock(
             invocation.settings, key_file=key_file, passphrase_file=passphrase_file, key_command=key_command
         )
+    address = parse_address(invocation.address)
     store, settings = invocation.open_store(create=True), invocation.settings
-    repository = Repository.init(store, chunk_size=chunk_size << 10, lock=lock)
+    refuse_nested(address, store, lambda other: open_store(other, settings))
+    if lock is not None and store.head(KEY) is None:  # else there is a repository, and nothing is changed
+        _set_lock(invocation, lock, lock_days)
+    repository = Repository.init(store, chunk_size=chunk_size << 10, lock=key_lock)
+    _say_rules(invocation)
     Expected(settings.repository_id, settings.key_fingerprint).check(repository.document, store.name)
     Pin(settings.state_dir, store.name).remember(repository.document, anew=True)
     invocation.output.say(f"made repository {repository.id.hex()} at {repository.store.name}")
     encryption = repository.document.encryption
-    if lock is not None and encryption is not None:
+    if key_lock is not None and encryption is not None:
         invocation.output.say(
-            f"encrypted with the key fingerprint {encryption.fingerprint}; it opens with {lock.describe()}",
+            f"encrypted with the key fingerprint {encryption.fingerprint}; it opens with {key_lock.describe()}",
             "keep a copy of that elsewhere: without it nobody can restore anything",
         )
     else:
@@ -96,6 +112,7 @@ def info(invocation: Invocation) -> Ending:
         f"machines    {len(found)}",
     )
     _say_abilities(invocation, document.abilities)
+    _say_rules(invocation)
     return Ending(values={**_described(document, repository.store.name), "machines": len(found)})
 
 
@@ -107,6 +124,31 @@ def probe(invocation: Invocation) -> Ending:
     invocation.output.say(f"{store.name} can do:")
     _say_abilities(invocation, abilities)
     return Ending(values={"address": store.name, "abilities": abilities})
+
+
+def _set_lock(invocation: Invocation, lock: LockName, days: int) -> None:
+    from pipeline.guard.retention import Locks
+    from pipeline.store.address import parse_address
+
+    locks = Locks(parse_address(invocation.address))
+    invocation.stack.callback(locks.close)
+    locks.set_default(lock.mode, days)
+    invocation.output.say(f"every new object of the bucket is locked for {days} days ({lock.value})")
+
+
+def _say_rules(invocation: Invocation) -> None:
+    """Warn of life-cycle rules; what may not be asked is told, and no failure."""
+    from pipeline.guard.lifecycle import looked_at
+    from pipeline.store.address import S3Address, parse_address
+
+    address = parse_address(invocation.address)
+    if not isinstance(address, S3Address):
+        return
+    for concern in looked_at(address):
+        if concern.loses:
+            invocation.warn(f"{concern.text}; {concern.remedy}")
+        else:
+            invocation.output.say(f"      {concern.text}")
 
 
 def _slot(slot: Slot) -> str:
@@ -142,3 +184,4 @@ def _say_abilities(invocation: Invocation, abilities: dict[str, Any]) -> None:
 app.command("init")(init)
 app.command("info")(info)
 app.command("probe")(probe)
+app.command("policy")(policy)

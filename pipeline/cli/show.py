@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.units import count, moment, size
 
+if TYPE_CHECKING:
+    from pipeline.catalogue import Point
+    from pipeline.repository import Repository
+
 
 @command
 def show(
     invocation: Invocation,
     point: Annotated[str, typer.Argument(metavar="MACHINE[@POINT]", help="The latest point, or the one named.")],
+    locks: Annotated[bool, typer.Option("--locks", help="Also until when the store locks what it needs.")] = False,
 ) -> Ending:
     """Show a recovery point: the machine's hardware, its disks, where it came from."""
     from manifests.names import parse_point
     from pipeline.catalogue import resolve
 
-    found = resolve(invocation.open_repository(), parse_point(point))
+    repository = invocation.open_repository()
+    found = resolve(repository, parse_point(point))
     manifest, machine = found.manifest, found.manifest.machine
     say = invocation.output.say
     parent = f"{machine.name}@{manifest.parent.sequence}" if manifest.parent else "none, complete by itself"
@@ -58,11 +64,32 @@ def show(
             say(f"             {count(len(disk.unreadable), 'range')} could not be read, {size(lost)}: zeros instead")
             for offset, length in disk.unreadable[:20]:
                 say(f"               {length} bytes at {offset}")
+    locked = _locked(invocation, repository, found) if locks else {}
     return Ending(
         values={
+            **locked,
             "point": manifest.label,
             "manifest": found.object_hash,
             "manifest_bytes": found.stored,
             **manifest.model_dump(mode="json"),
         }
     )
+
+
+def _locked(invocation: Invocation, repository: Repository, point: Point) -> dict[str, Any]:
+    """The smallest lock of the point: as long nobody can delete it."""
+    from pipeline.guard.retention import Locks, objects_of
+    from pipeline.store.address import parse_address
+
+    locks = Locks(parse_address(invocation.address))
+    invocation.stack.callback(locks.close)
+    keys = objects_of(repository, [point])
+    found = locks.shortest(keys)
+    if found is None:
+        invocation.output.say(f"lock         none: at least one of {count(len(keys), 'object')} can be deleted")
+        return {"lock": None}
+    invocation.output.say(
+        f"lock         {found.mode.lower()} until {moment(found.until.isoformat())}, "
+        f"the smallest of {count(len(keys), 'object')}"
+    )
+    return {"lock": {"mode": found.mode.lower(), "until": found.until.isoformat()}}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pipeline.errors import UsageError
+from pipeline.store.adaptive import AdaptiveStore
 from pipeline.store.base import Store, is_key
 from pipeline.store.directory import DirectoryStore
 from pipeline.store.limit import LimitStore
@@ -114,7 +115,7 @@ def open_store(
     log: Callable[[str], object] | None = None,
     tell: Callable[[str], object] = lambda _text: None,
 ) -> Store:
-    """The store at `address`, wrapped as retry(limit(trace(backend))). `tell` hears when it does not answer for long.
+    """The store at `address`, wrapped as retry(limit(adaptive(trace(backend)))). `tell` hears of long silence.
 
     So a request that waits for its next attempt holds no slot, and `tally` counts every attempt. With `create`, a
     directory that does not exist is made (buckets are not).
@@ -125,7 +126,11 @@ def open_store(
     address = parse_address(address) if isinstance(address, str) else address
     traced = TraceStore(_open_backend(address, settings, create=create), tally or Tally(), log=log)
     limited = LimitStore(
-        traced, parallel=settings.parallel, upload=settings.upload_limit, download=settings.download_limit
+        AdaptiveStore(traced, most=settings.parallel),
+        parallel=settings.parallel,
+        upload=settings.upload_limit,
+        download=settings.download_limit,
+        requests=settings.request_limit,
     )
     return RetryStore(limited, Backoff(deadline=settings.retry_deadline), tell=tell)
 

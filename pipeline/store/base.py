@@ -10,6 +10,7 @@ wrong into `pipeline.errors`: `transient` errors may be tried again, and only `p
 
 from __future__ import annotations
 
+import builtins
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -74,6 +75,34 @@ def flat(data: Bytes) -> memoryview:
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of an object. A `marker` has no bytes: it hides the versions before it, as a deletion."""
+
+    key: str
+    id: str
+    size: int
+    modified: datetime
+    newest: bool
+    marker: bool
+
+
+class Versions(ABC):
+    """What a store that keeps versions can do besides. Safe for many threads; errors as those of `Store`."""
+
+    @abstractmethod
+    def list_versions(self, key: str) -> builtins.list[Version]:
+        """All versions of one key, the newest first. Without versioning: the object itself, if it is there."""
+
+    @abstractmethod
+    def get_version(self, version: Version) -> bytes:
+        """The whole of it. Raises NotFound."""
+
+    @abstractmethod
+    def delete_version(self, version: Version) -> None:
+        """Free its space. Raises AccessDenied when it is locked."""
+
+
 class Store(ABC):
     """One bucket and prefix, or one directory."""
 
@@ -117,6 +146,10 @@ class Store(ABC):
     @abstractmethod
     def probe(self) -> Abilities:
         """Find out what this store can do, using objects below `probe/` that are deleted again."""
+
+    def versions(self) -> Versions | None:
+        """Access to older versions of objects; None where the store has no such verbs."""
+        return None
 
     @abstractmethod
     def close(self) -> None:

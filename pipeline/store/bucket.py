@@ -1,8 +1,9 @@
-"""What a bucket is set to: versioning and object lock, asked through boto3 (obstore has no verbs for it)."""
+"""What a bucket is set to: versioning, object lock, life-cycle rules. Through boto3: obstore has no verbs for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.store.address import S3Address
 
@@ -16,41 +17,49 @@ class Bucket:
     notes: tuple[str, ...] = ()
 
 
-def inspect_bucket(location: S3Address, region: str) -> Bucket:
-    """Ask for versioning and object lock. Never raises for a server that refuses or does not know the question."""
+def client_of(location: S3Address, region: str = "", *, connections: int = 10) -> Any:
+    """A boto3 client for what obstore has no verbs for. It retries on its own: no layer of ours is above it."""
     import boto3
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
 
-    client = boto3.Session(profile_name=location.profile or None).client(
+    return boto3.Session(profile_name=location.profile or None).client(
         "s3",
-        region_name=region,
+        region_name=region or location.region or None,
         endpoint_url=location.endpoint or None,
         verify=location.ca or None,
         config=Config(
             connect_timeout=5,
             read_timeout=20,
-            retries={"total_max_attempts": 2},
+            retries={"total_max_attempts": 4, "mode": "standard"},
+            max_pool_connections=connections,
             s3={"addressing_style": "virtual" if location.path_style is False else "auto"},
         ),
     )
+
+
+def inspect_bucket(location: S3Address, region: str) -> Bucket:
+    """Ask for versioning and object lock. Never raises for a server that refuses or does not know the question."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = client_of(location, region)
     notes: list[str] = []
     versioning = object_lock = False
     try:
         answer = client.get_bucket_versioning(Bucket=location.bucket)
         versioning = answer.get("Status") == "Enabled"
     except (BotoCoreError, ClientError) as error:
-        notes.append(f"versioning: {_short(error)}")
+        notes.append(f"versioning: {short(error)}")
     try:
         answer = client.get_object_lock_configuration(Bucket=location.bucket)
         object_lock = answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") != "ObjectLockConfigurationNotFoundError":
-            notes.append(f"object lock: {_short(error)}")
+            notes.append(f"object lock: {short(error)}")
     except BotoCoreError as error:
-        notes.append(f"object lock: {_short(error)}")
+        notes.append(f"object lock: {short(error)}")
     return Bucket(versioning, object_lock, tuple(notes))
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """The first line of what boto3 says."""
     return str(error).splitlines()[0][:200]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store
+from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, Versions
 
 
 class Layer(Store):
@@ -34,6 +34,9 @@ class Layer(Store):
 
     def probe(self) -> Abilities:
         return self.inner.probe()
+
+    def versions(self) -> Versions | None:
+        return self.inner.versions()
 
     def close(self) -> None:
         self.inner.close()

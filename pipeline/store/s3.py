@@ -5,6 +5,7 @@ obstore's own retries are off: `pipeline.store.retry` is the one place that trie
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,10 +16,10 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import AccessDenied, CorruptObject, NotFound, StoreError, UsageError
 from pipeline.store.address import S3Address
-from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, check_key, flat, is_key
+from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, Versions, check_key, flat, is_key
 from pipeline.store.credentials import Credentials, find_credentials
 from pipeline.store.probe import probe
-from pipeline.store.s3_errors import UNSUPPORTED, status_of, translate
+from pipeline.store.s3_errors import ROLES, UNSUPPORTED, status_of, translate
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
@@ -56,6 +57,8 @@ class S3Store(Store):
         self._writer = self._client(timeouts, stall=None)
         self._reader = self._client(timeouts, stall=timeouts.stall)
         self._deleter = self._writer
+        self._versions: Versions | None = None
+        self._lock = threading.Lock()
 
     def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
         path = self._path(key)
@@ -64,15 +67,21 @@ class S3Store(Store):
 
     def get(self, key: str) -> memoryview:
         path = self._path(key)
-        with self._explained("get", key):
-            return memoryview(self._reader.get(path).bytes())
+        try:
+            with self._explained("get", key):
+                return memoryview(self._reader.get(path).bytes())
+        except AccessDenied as error:
+            raise self._denied_or_absent(key, error) from None
 
     def get_range(self, key: str, offset: int, length: int) -> memoryview:
         path = self._path(key)
         if length == 0:
             return self._empty_range(key)
-        with self._explained("get", key):
-            part = memoryview(self._reader.get_range(path, start=offset, length=length))
+        try:
+            with self._explained("get", key):
+                part = memoryview(self._reader.get_range(path, start=offset, length=length))
+        except AccessDenied as error:
+            raise self._denied_or_absent(key, error) from None
         if len(part) != length:
             raise CorruptObject(f"{key} in {self.name} is too short for {length} bytes at {offset}")
         return part
@@ -90,6 +99,10 @@ class S3Store(Store):
                     meta = self._reader.get(path, options={"range": (0, 1)}).meta
             except NotFound:
                 return None
+            except AccessDenied as error:
+                if isinstance(self._denied_or_absent(key, error), NotFound):
+                    return None
+                raise
             except CorruptObject:  # an empty object, created in between, has no first byte
                 with self._explained("head", key):
                     meta = self._reader.head(path)
@@ -127,8 +140,28 @@ class S3Store(Store):
             notes=(*abilities.notes, *bucket.notes),
         )
 
+    def versions(self) -> Versions:
+        from pipeline.store.s3_versions import S3Versions
+
+        with self._lock:
+            if self._versions is None:
+                self._versions = S3Versions(self.location, self.name, self._region)
+            return self._versions
+
     def close(self) -> None:
         del self._reader, self._writer, self._deleter
+
+    def _denied_or_absent(self, key: str, denied: AccessDenied) -> StoreError:
+        """AWS answers 403 for an absent key unless the right to list has no condition. Our policies have one, so a
+        listing tells; `denied` when it is not allowed either."""
+        if denied.remedy != ROLES:
+            return denied  # it is not about rights
+        folder = key[: key.rfind("/") + 1]
+        try:
+            found = next((i.key for i in self._list_folder(folder, key, key[:-1])), None)
+        except StoreError:
+            return denied
+        return denied if found == key else NotFound(f"{key} is not in {self.name}")
 
     def _list_folder(self, folder: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
         base = self.location.prefix

@@ -45,6 +45,15 @@ _AGAIN = {
 UNSUPPORTED = (405, 501)
 """Statuses by which a server says that it does not have a verb."""
 _CLOCK = {"RequestTimeTooSkewed", "RequestExpired"}
+_ACTIONS = {
+    "put": "s3:PutObject",
+    "get": "s3:GetObject",
+    "head": "s3:GetObject",
+    "list": "s3:ListBucket",
+    "delete": "s3:DeleteObject",
+}
+"""What a verb is called in a policy."""
+ROLES = "`failback repository policy --role exporter|importer|janitor|admin` prints the rights that are needed"
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 
 
@@ -85,7 +94,7 @@ def translate(error: Exception, *, verb: str, key: str, bucket: str, name: str) 
     if code in _EXPIRED:
         return AccessDenied(what, remedy="the credentials have expired: renew them")
     if status in (401, 403):
-        return AccessDenied(what, remedy=_denied(code, verb, bucket))
+        return _denied(code, what, verb, key, bucket)
     if status == 416:
         return CorruptObject(f"{key} in {name} is shorter than the range that was asked for")
     if status in (301, 307, 308) or code in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
@@ -130,11 +139,14 @@ def _without_answer(error: Exception, text: str, verb: str, key: str, name: str)
 
 
 def _left(path: str, message: str, code: str, name: str) -> StoreError:
+    path = path.removeprefix(name.removeprefix("s3://").partition("/")[2] + "/")
     what = f"cannot delete {path} in {name}: {code} ({message})"
     if code in _AGAIN:
         return StoreUnavailable(what, remedy="check the store's health")
-    if code in ("AccessDenied", "ObjectLocked", "InvalidRequest"):
-        return AccessDenied(what, remedy="the object is locked, or the credentials lack the right to delete")
+    if code == "AccessDenied":
+        return AccessDenied(f"{what}; the credentials lack s3:DeleteObject on {path}, or it is locked", remedy=ROLES)
+    if code in ("ObjectLocked", "InvalidRequest"):
+        return AccessDenied(what, remedy="the object is locked: its lock ends by itself")
     return StoreError(what, remedy="look at the object with the store's own tools")
 
 
@@ -142,10 +154,12 @@ def _overload(status: int) -> str:
     return "the store asks to slow down: lower parallel" if status in (429, 503) else "check the store's health"
 
 
-def _denied(code: str, verb: str, bucket: str) -> str:
+def _denied(code: str, what: str, verb: str, key: str, bucket: str) -> AccessDenied:
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"):
-        return "the access key or its secret is wrong for this store: check the credentials"
-    return f"the credentials lack the right to {verb} in bucket {bucket}, or are wrong for it"
+        return AccessDenied(what, remedy="the access key or its secret is wrong for this store: check the credentials")
+    lacking = f"{what}; the credentials lack the right to {verb}: {_ACTIONS.get(verb, verb)} on {key or '*'}"
+    remedy = ROLES if code == "AccessDenied" else "check the credentials, and the bucket's own settings and policy"
+    return AccessDenied(f"{lacking} in bucket {bucket}", remedy=remedy)
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:

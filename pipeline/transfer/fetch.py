@@ -65,6 +65,8 @@ class Fetcher:
         self._packs = packs
         self._decoder = ChunkDecoder(chunk_size)
         self._relocations: tuple[bytes, dict[int, list[Moved]]] = (b"", {})
+        self._old: tuple[bytes, tuple[memoryview, ObjectKey | None] | None] = (b"", None)
+        """The pack that was asked for last in an older version, and that one, if there is any."""
         self.fetched = 0
         """Bytes got from the store."""
 
@@ -123,8 +125,25 @@ class Fetcher:
             raise CorruptObject(f"{name} does not have the content its index says", remedy=_REMEDY)
         return plain
 
+    def _older(self, place: Moved, error: FormatError) -> bytes | memoryview | None:
+        if self._old[0] != place.pack:
+            try:
+                found = self._repository.older_pack(place.pack, error)
+                self.fetched += len(found[0])
+                self._old = place.pack, found
+            except FormatError:
+                self._old = place.pack, None
+        if self._old[1] is None:
+            return None
+        data, cipher = self._old[1]
+        return self._opened(data[place.offset : place.offset + place.length], cipher, place)
+
     def _elsewhere(self, place: Moved, error: FormatError, *, alone: bool) -> bytes | memoryview:
-        """The chunk from where it was relocated to; `alone`: by itself, when only the range it was in failed."""
+        """The chunk from an older version of its pack, or from where it was relocated to; `alone`: by itself, when only
+        the range it was in failed."""
+        plain = self._older(place, error)
+        if plain is not None:
+            return plain
         if self._relocations[0] != place.pack:
             self._relocations = place.pack, relocations_of(self._repository, place.pack)
         candidates = [m for m in self._relocations[1].get(place.offset, []) if m.id == place.id]

@@ -338,7 +338,7 @@ class World:
     def _judge(self, client: Client) -> None:
         kind = client.name.split()[0]
         self.counts[f"{kind}: {client.outcome}"] += 1
-        # Giving up is always allowed, also before what another collector took meanwhile: `_settle` says whether it lasts.
+        # Giving up is always allowed, also before what another collector took meanwhile: `_settle` tells if it lasts.
         if client.error is not None and not isinstance(client.error, FailbackError):
             raise client.error
 

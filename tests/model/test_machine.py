@@ -1,4 +1,4 @@
-"""No order of events on a bucket loses a point: the product's own code, all its requests interleaved and ill-treated."""
+"""No order of events on a bucket loses a point: the product's own code, its requests interleaved and ill-treated."""
 
 from __future__ import annotations
 

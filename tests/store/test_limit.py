@@ -111,3 +111,25 @@ def test_bytes_in_both_directions_are_limited_on_their_own() -> None:
     for number in range(3):
         store.get(f"{number}")
     assert time.monotonic() - start < up
+
+
+def test_no_more_requests_a_second_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    store = LimitStore(MemoryStore(), parallel=4, requests=10)
+    now = 100.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        waited.append(seconds)
+        now += seconds
+
+    monkeypatch.setattr(store, "_requests", Rate(10, sleep=sleep, clock=lambda: now))
+    for number in range(20):
+        store.put(f"{number}", b"x")
+    store.head("0")
+    bytes(store.get("0"))
+    bytes(store.get_range("0", 0, 1))
+    assert len(list(store.list(""))) == 20
+    store.delete_many(["0", "1"])
+    requests = 20 + 5
+    assert sum(waited) == pytest.approx((requests - 1) / 10)

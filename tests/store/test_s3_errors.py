@@ -127,7 +127,8 @@ def test_an_answer_becomes_its_error(
     for secret in (SECRET, TOKEN):
         assert secret not in text
         assert secret not in repr(error)
-    assert len(server.requests) <= 2, "nothing is tried again below the retry layer"
+    listing = answer.code == "AccessDenied"  # absent, or forbidden?
+    assert len(server.requests) <= 2 + listing, "nothing is tried again below the retry layer"
 
 
 @pytest.mark.parametrize("error", [412, 409])
@@ -248,7 +249,7 @@ def test_a_key_that_could_not_be_deleted_is_an_error(server: ScriptedS3, s3: S3S
         b"<Error><Key>home/b</Key><Code>AccessDenied</Code><Message>locked</Message></Error></DeleteResult>"
     )
     server.answer_always(Answer(body=body))
-    with pytest.raises(AccessDenied, match="home/b"):
+    with pytest.raises(AccessDenied, match="cannot delete b in s3://bucket/home"):
         s3.delete_many(["a", "b"])
 
 
