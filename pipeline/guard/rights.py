@@ -46,6 +46,10 @@ _OPEN = (
     Right(LIST, "keys/*", "find the key slot of an encrypted repository"),
     Right(GET, "keys/*", "read the key slot of an encrypted repository"),
 )
+_MENDED = (
+    Right(LIST, "relocations/*", "find chunks that were stored again elsewhere"),
+    Right(GET, "relocations/*", "find chunks that were stored again elsewhere"),
+)
 _LOOK_BACK = (
     Right(LIST_VERSIONS, "packs/*", "read data that was overwritten or deleted", versions=True),
     Right(GET_VERSION, "packs/*", "read data that was overwritten or deleted", versions=True),
@@ -63,6 +67,7 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(GET, "manifests/{own}/*", "read the newest point"),
         Right(PUT, "manifests/{own}/*", "commit a point"),
         Right(LIST, "tombstones/{own}/*", "see which points are forgotten"),
+        Right(GET, "tombstones/{own}/*", "see whether a forgotten point was given up by someone who may"),
         Right(LIST, "sessions/{own}/*", "see whether another export runs"),
         Right(GET, "sessions/{own}/*", "go on where a killed export ended"),
         Right(PUT, "sessions/{own}/*", "announce an export"),
@@ -72,12 +77,16 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(LIST, "packs/*", "verify large points by listing"),
         Right(GET, "packs/*", "verify a point"),
         Right(PUT, "packs/*", "store data"),
+        *_MENDED,
+        Right(LIST, "scrub/damage/*", "send again what a scrub found damaged"),
+        Right(GET, "scrub/damage/*", "send again what a scrub found damaged"),
     ),
     "importer": (
         *_OPEN,
         Right(LIST, "manifests/*", "find the newest point"),
         Right(GET, "manifests/*", "read a point"),
         Right(LIST, "tombstones/*", "see which points are forgotten"),
+        Right(GET, "tombstones/*", "see whether a forgotten point was given up by someone who may"),
         Right(LIST, "pages/*", "verify large points by listing"),
         Right(GET, "pages/*", "read the index of a point"),
         Right(LIST, "packs/*", "verify large points by listing"),
@@ -85,6 +94,7 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(GET, "verified/{own}/*", "see whether a point is noted as good"),
         Right(PUT, "verified/{own}/*", "note that a point is good"),
         Right(PUT, "holds/{own}/*", "hold the point that is on disks"),
+        *_MENDED,
         *_LOOK_BACK,
     ),
     "janitor": (
@@ -114,6 +124,11 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(DELETE, "holds/*", "release a point"),
         Right(LIST, "verified/*", "see which points are known to be good"),
         Right(DELETE, "verified/*", "clear notes of forgotten points away"),
+        *_MENDED,
+        Right(LIST, "scrub/*", "go on where another host's scrub ended"),
+        Right(GET, "scrub/*", "go on where another host's scrub ended"),
+        Right(PUT, "scrub/*", "note what was scrubbed, and what is damaged"),
+        Right(DELETE, "scrub/*", "clear old notes of scrubs away"),
         Right(LIST_VERSIONS, "*", "free the space of what is deleted", versions=True),
         Right(DELETE_VERSION, "packs/*", "free the space of what is deleted", versions=True),
         Right(DELETE_VERSION, "pages/*", "free the space of what is deleted", versions=True),

@@ -10,6 +10,7 @@ from servers import Server
 
 from pipeline.config import Settings
 from pipeline.errors import AlreadyExists, UsageError
+from pipeline.store.adaptive import AdaptiveStore
 from pipeline.store.address import DirectoryAddress, MemoryAddress, S3Address, open_store, parse_address
 from pipeline.store.limit import LimitStore
 from pipeline.store.retry import RetryStore
@@ -118,12 +119,13 @@ def test_a_secret_is_refused_and_never_repeated(text: str) -> None:
     assert error.__cause__ is None
 
 
-def test_a_store_is_wrapped_in_retry_around_limits_around_tracing() -> None:
+def test_a_store_is_wrapped_in_retry_around_limits_around_adaption_around_tracing() -> None:
     tally = Tally()
     store = open_store("memory://layers", Settings(parallel=3, retry_deadline=7), tally=tally)
     assert isinstance(store, RetryStore)
     assert isinstance(store.inner, LimitStore)
-    assert isinstance(store.inner.inner, TraceStore)
+    assert isinstance(store.inner.inner, AdaptiveStore)
+    assert isinstance(store.inner.inner.inner, TraceStore)
     assert store._backoff.deadline == 7
     store.put("a", b"x")
     assert tally.snapshot()["put"].requests == 1
