@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from guard.conftest import Make, Site
-from guard.test_policy import s3_client_of
+from guard.test_policy import refuses, s3_client_of
 from pipeline.guard.retention import Locks, day_after
 from pipeline.store.address import parse_address
 
@@ -137,6 +137,29 @@ def test_deleted_by_a_stolen_janitor_it_is_read_from_locked_versions(
     assert site.keys("packs/") == []
     site.become(site.user(site.policy("importer", "--versions")))
     restores(site, disk, tmp_path / "out", "web@1")
+
+
+@pytest.mark.parametrize("versions", [(), ("--versions",)])
+def test_on_minio_only_a_lock_keeps_a_version_from_a_janitor(
+    make_site: Make, disk: Path, versions: tuple[str, ...]
+) -> None:
+    """MinIO asks for no right to delete versions besides the right to delete: SECURITY.md says so."""
+    site = make_site(lock=True)
+    site.good("repository", "init")
+    site.good("export", "web", "--disk", disk)
+    janitor = s3_client_of(site, site.user(site.policy("janitor", *versions)))
+    entries = site.s3.list_object_versions(Bucket=site.bucket, Prefix=f"{site.prefix}/packs/")["Versions"]
+    which = {"Bucket": site.bucket, "Key": entries[0]["Key"], "VersionId": entries[0]["VersionId"]}
+    site.good("protect", "web", "--days", "1")
+    refuses(lambda: janitor.delete_object(**which))
+    site.good("verify", "web", "--read")
+    site.good("export", "web", "--disk", disk, "--full")
+    [free, *_] = [
+        entry
+        for entry in site.s3.list_object_versions(Bucket=site.bucket, Prefix=f"{site.prefix}/packs/")["Versions"]
+        if entry["Key"] not in {e["Key"] for e in entries}
+    ]
+    janitor.delete_object(Bucket=site.bucket, Key=free["Key"], VersionId=free["VersionId"])
 
 
 def test_a_void_record_over_a_point_does_not_hide_it(make_site: Make, disk: Path, tmp_path: Path) -> None:
