@@ -22,7 +22,6 @@ TAG_SIZE = 16
 """Bytes that sealing adds to what it seals."""
 BODY_SLOT = 2**32 - 1
 """The slot of a sealed body and of a pack's table; chunks have those from 0."""
-KEY_SIZE = 32
 _BOUND = slice(32, 64)
 """The part of an envelope that is associated data: all but salt and signature."""
 _OBJECT_KEY = "failback 2026 object key v1"

@@ -148,18 +148,27 @@ class Invocation:
         key_file: Path | None = None,
         passphrase_file: Path | None = None,
         plain: bool = False,
+        lagging: bool = False,
     ) -> Repository:
         """A second repository. Without a key of its own the first one's is tried; `plain`: that it is not encrypted is
-        meant."""
+        meant; `lagging`: it is only read, and may be an older copy of the first one."""
         from pipeline.keys.sources import locks_of
 
         settings = replace(self.settings, repository_id="", key_fingerprint="")
         if key_file or passphrase_file:
             settings = replace(settings, key_file=key_file, passphrase_file=passphrase_file, key_command="")
-        return self._opened(self.open_store(address=address), settings, lambda: locks_of(settings), plain=plain)
+        return self._opened(
+            self.open_store(address=address), settings, lambda: locks_of(settings), plain=plain, lagging=lagging
+        )
 
     def _opened(
-        self, store: Store, settings: Settings, locks: Callable[[], list[Lock]], *, plain: bool = False
+        self,
+        store: Store,
+        settings: Settings,
+        locks: Callable[[], list[Lock]],
+        *,
+        plain: bool = False,
+        lagging: bool = False,
     ) -> Repository:
         from pipeline.keys.known import Expected, Pin, Seen
         from pipeline.keys.sources import refuse_plain
@@ -176,6 +185,8 @@ class Invocation:
         repository = Repository.open(store, locks, check=check)
         pin.remember(repository.document)
         repository.seen = Seen(settings.state_dir, repository.document.id)
+        if not lagging:
+            repository.seen.notice_keys(repository.sealing, store.name)
         return repository
 
     def locks(self, *, ask: bool = True) -> list[Lock]:
@@ -304,6 +315,7 @@ def command(function: Callable[..., Ending | None]) -> Callable[..., None]:
     parameters = [inspect.Parameter("ctx", keyword, annotation=typer.Context)]
     parameters += [p.replace(kind=keyword) for p in own]
     parameters += [inspect.Parameter(n, keyword, annotation=a, default=d) for n, (a, d) in extra.items()]
+    # Typer reads it there; typeshed knows it of no function.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {}
     return run

@@ -41,7 +41,7 @@ def repair(
     from pipeline.progress import Counters
 
     repository = invocation.open_repository()
-    copy = invocation.open_other(source) if source else None
+    copy = invocation.open_other(source, lagging=True) if source else None
     survivors = [_survivor(invocation, repository, text, allow_live) for text in from_disk or ()]
     invocation.how_to_go_on = lambda: "what was repaired stays so; run the same command again for the rest"
     with shown(invocation.output) as meter:

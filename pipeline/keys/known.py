@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from manifests.names import encode_machine
 from manifests.repository import RepositoryDocument
+from manifests.sealing import Sealing
 from pipeline.errors import KeyRefused
 
 
@@ -79,10 +80,32 @@ class Pin:
 
 
 class Seen:
-    """The newest sequence this host has seen of each machine. A bucket that was set back shows less."""
+    """The newest sequence this host has seen of each machine, and the newest keys. A bucket that was set back shows
+    less."""
 
     def __init__(self, state: Path, repository: str) -> None:
         self._folder = state / repository / "seen"
+        self._keys = state / repository / "keys.json"
+
+    def notice_keys(self, sealing: Sealing, name: str) -> None:
+        """Raises KeyRefused when renewed keys or revocations that were there are gone: this host would write with keys
+        that were given up, or believe a writer who is not to be believed any more."""
+        try:
+            known = json.loads(self._keys.read_text())
+            generation, revoked = int(known["generation"]), {str(writer) for writer in known["revoked"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            generation, revoked = 0, set()
+        there = {writer.hex() for writer in sealing.revoked}
+        lost = [f"generation {generation} of its keys"] if sealing.generation < generation else []
+        lost += [f"keys/revoked/{writer}" for writer in sorted(revoked - there)]
+        if lost:
+            raise KeyRefused(
+                f"{name} was set back: {' and '.join(lost)} had been there when this host last looked",
+                remedy="somebody may want old keys to be used again: restore the objects under keys/ from the bucket's"
+                f" older versions; if they were taken away on purpose, remove {self._keys}",
+            )
+        if (sealing.generation, there) != (generation, revoked):
+            _write(self._keys, json.dumps({"generation": sealing.generation, "revoked": sorted(there)}) + "\n")
 
     def notice(self, machine: str, newest: int, name: str) -> None:
         """Raises KeyRefused when the repository has gone back behind what was seen."""

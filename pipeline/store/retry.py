@@ -101,6 +101,7 @@ class RetryStore(Layer):
     def delete_many(self, keys: Iterable[str]) -> None:
         iterator = iter(keys)
         while batch := builtins.list(islice(iterator, DELETE_BATCH)):
+            # The default binds this turn's batch; mypy cannot type a lambda's default.
             self._persist(lambda batch=batch: self.inner.delete_many(batch))  # type: ignore[misc]
 
     def probe(self) -> Abilities:

@@ -189,6 +189,7 @@ def merge(streams: Sequence[Iterable[Block]]) -> Iterator[Block]:
         live = [i for i, head in enumerate(heads) if head is not None]
         if not live:
             return
+        # Heads of `live` are not None.
         cut = min(int(heads[i][0][-1]) for i in live)  # type: ignore[index]
         parts: list[Block] = []
         for i in live:

@@ -284,6 +284,24 @@ def test_a_bucket_that_was_set_back_is_noticed(
         refused(failback(*command), "was set back", "web", "2")
 
 
+def test_renewed_keys_and_revoked_writers_cannot_be_hidden_from_a_host_that_knew_them(
+    repository: Path, disk: Path, tmp_path: Path, failback: Run
+) -> None:
+    slot = added(failback, "--role", "exporter", "--key-file", tmp_path / "other")
+    assert failback("key", "rotate", "--data").code == 0
+    assert failback("key", "remove", slot).code == 0
+    assert failback("list").code == 0
+    for folder, words in (("generations", "generation 2"), ("revoked", "revoked")):
+        [record] = (repository / "keys" / folder).iterdir()
+        kept = record.read_bytes()
+        record.chmod(0o600)
+        record.unlink()
+        refused(failback("export", "web", "--disk", disk), str(repository), words)
+        record.write_bytes(kept)
+        assert failback("list").code == 0
+    assert failback("export", "web", "--disk", disk).code == 0
+
+
 def test_a_slot_that_was_changed_by_somebody_is_named(
     repository: Path, key: Path, tmp_path: Path, failback: Run
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from cli.conftest import Done
 from minio import MinioAdmin
 from minio.credentials import StaticProvider
 from servers import Server, make_bucket, s3_client
+from transfer.support import CHUNK, make_disk, noise
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
-
-CHUNK = 64 << 10
 
 
 @dataclass
@@ -112,11 +110,4 @@ def make_site(minio: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
     """20 chunks, every second one with data."""
-    path = tmp_path / "disk.img"
-    draw = random.Random(1)
-    with open(path, "wb") as file:
-        for position in range(0, 20, 2):
-            file.seek(position * CHUNK)
-            file.write(draw.randbytes(CHUNK))
-        file.truncate(20 * CHUNK)
-    return path
+    return make_disk(tmp_path / "disk.img", 20 * CHUNK, {p * CHUNK: noise(CHUNK, p) for p in range(0, 20, 2)})
