@@ -7,7 +7,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,6 +93,8 @@ class DiskExport:
         self.parent: Disk | None = None
         self.resized: Disk | None = None
         self.renewed: Disk | None = None
+        self._files = ExitStack()
+        """Local copies of indexes that are open."""
         self.reason = "there is no earlier point" if not options.full else "asked for with --full"
         if parent is not None:
             self._choose_parent(parent)
@@ -123,8 +125,13 @@ class DiskExport:
         try:
             return self._run(watch)
         except StaleCopy:
+            self.close()
             shutil.rmtree(self.folder, ignore_errors=True)
             return self._run(watch)
+
+    def close(self) -> None:
+        """When the point is committed and kept, or whatever else ended its export."""
+        self._files.close()
 
     def _run(self, watch: Watch) -> tuple[Disk, DiskResult, Callable[[Manifest], None]]:
         options, exporter = self.options, self.exporter
@@ -208,7 +215,6 @@ class DiskExport:
             found, digest = index.finish()
             stored = known.stored | sender.stored
             lists = index.pack_lists(stored)
-        known.close()
         result = DiskResult(
             self.number, self.source.name, exporter.size, mode, self.reason, counters, unreadable, outlet.metadata
         )
@@ -266,13 +272,12 @@ class DiskExport:
                     copy.folder.rename(self.folder)
         except (OSError, StaleCopy, FailbackError):
             shutil.rmtree(self.folder, ignore_errors=True)
-        finally:
-            copy.close()
 
     def _parent_copy(self) -> IndexFile | None:
         if self.parent is None or self.parent_point is None:
             return None
-        return open_copy(self.repository, self.parent_point.manifest, self.parent, self.folder)
+        copy = open_copy(self.repository, self.parent_point.manifest, self.parent, self.folder)
+        return self._files.enter_context(closing(copy))
 
     def _uses(self, copy: IndexFile | None) -> PackUses | None:
         """How the parent uses its packs. None when that would have to be asked for in a final export."""
@@ -291,11 +296,13 @@ class DiskExport:
             return index, copy
         # Made in the same file system as its final place, so that keeping it is a rename.
         target = IndexFile.create(self.work / f"copy{self.number}", self.positions, packs)
+        self._files.enter_context(closing(target))
         return FullIndex(target, put, size=self.exporter.size, chunk_size=self.chunk_size), target
 
     def _known(self, packs: PackTable, damaged: DamagedPacks) -> KnownChunks:
         """What earlier attempts journaled; the disk before it was resized, and other points' disks of this number."""
         known = KnownChunks(self.repository, self.work, self.number, self.positions, packs, damaged)
+        self._files.enter_context(closing(known))
         known.add_attempts(self.attempts, chunk_size=self.chunk_size, identity=self.exporter.identity)
         if self.resized is not None:
             known.add_base(self.resized)

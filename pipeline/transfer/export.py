@@ -83,6 +83,7 @@ def export_machine(
                 export = DiskExport(
                     repository, machine.name, number, source, options, parent, session, attempts, work, tell
                 )
+                stack.callback(export.close)
                 disk, outcome_of_disk, keep = export.run_until_copy_is_good(watch)
                 result.disks.append(outcome_of_disk)
                 result.report.notes.append(f"disk {number}: {outcome_of_disk.mode}, {outcome_of_disk.reason}")

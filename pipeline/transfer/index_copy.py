@@ -67,6 +67,9 @@ def open_copy(repository: Repository, manifest: Manifest, disk: Disk, folder: Pa
             return _roll(repository, manifest, disk, file, head)
         except (StaleCopy, CatalogueError, FormatError):
             pass  # the earlier point may be forgotten, collected or damaged: this one is what counts
+        except BaseException:
+            file.close()
+            raise
     file.close()
     return rebuild(repository, manifest, disk, folder)
 
@@ -104,15 +107,18 @@ def rebuild(repository: Repository, manifest: Manifest, disk: Disk, folder: Path
     """A new copy, read from the repository."""
     shutil.rmtree(folder, ignore_errors=True)
     file = IndexFile.create(folder, disk.positions)
-    reader = IndexReader(repository, disk, file.packs)
-    for block in reader.windows():
-        fill(file, block)
-    if file.digest(size=disk.size, chunk_size=disk.chunk_size) != disk.digest:
-        raise CorruptObject(
-            f"the index of {manifest.label} disk {disk.number} does not give the digest in its manifest",
-            remedy="`failback verify --read` tells what is damaged; export with --full to begin anew",
-        )
-    file.commit(head_of(repository, manifest, disk, len(file.packs)))
+    try:
+        for block in IndexReader(repository, disk, file.packs).windows():
+            fill(file, block)
+        if file.digest(size=disk.size, chunk_size=disk.chunk_size) != disk.digest:
+            raise CorruptObject(
+                f"the index of {manifest.label} disk {disk.number} does not give the digest in its manifest",
+                remedy="`failback verify --read` tells what is damaged; export with --full to begin anew",
+            )
+        file.commit(head_of(repository, manifest, disk, len(file.packs)))
+    except BaseException:
+        file.close()
+        raise
     return file
 
 

@@ -63,6 +63,9 @@ def _plan_refresh(repository: Repository, point: Point, disk: Disk, stage: Stage
         earlier = load(repository, state.machine, state.sequence)
     except (CatalogueError, FormatError, UsageError, ValueError):
         earlier = None  # gone, damaged, or what is known of the stage is
+    except BaseException:
+        copy.close()
+        raise
     disks = earlier.manifest.disks if earlier else ()
     old = next((d for d in disks if d.digest == state.digest and d.number == state.number), None)
     if old is None:
