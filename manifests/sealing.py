@@ -6,7 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
@@ -136,6 +136,12 @@ class Sealing:
     def generation(self) -> int:
         """What new objects are sealed with; 0 when not encrypted."""
         return self.ring.generation if self.ring else 0
+
+    def at(self, generation: int) -> Sealing:
+        """To write objects of this generation, which is held; for what refers to objects of an older one."""
+        if self.ring is None or generation == self.generation:
+            return self
+        return replace(self, ring=replace(self.ring, generations={generation: self.ring.generations[generation]}))
 
     @property
     def overhead(self) -> int:

@@ -74,7 +74,8 @@ def ending_of(
     if disks:
         say(f"  fetched {size(sums['read'])}, wrote {size(sums['written'])}, unchanged {size(sums['unchanged'])}")
     if seconds := sum(disk.seconds for disk in disks):
-        say(f"  took {duration(seconds)}, {rate(total, seconds)}")
+        moved = sums["read"] or sums["written"]
+        say(f"  took {duration(seconds)}" + (f", {rate(total, seconds)}" if moved else ""))
     _tell_machine(invocation, arrival, target, rehearsal=rehearsal)
     values: dict[str, Any] = {"point": label, "target": target, "dry_run": False, "to_move": None, **sums}
     values |= {"disks": _disk_values(point, disks, dry_run=False), "findings": finding_values(arrival.findings)}

@@ -80,11 +80,15 @@ def copy(
                     f"{done.source} is older than what was copied before, and {name}'s latest point there now"
                 )
             there[origin] = done.point
-            _say(invocation, done)
-            if verify and not done.proof:
+            proof = done.proof
+            if verify and not proof:
+                wrong = []
                 for report in verify_copy(source, found, target, done.point, settings.state_dir, watch=meter):
-                    problems += [f"{done.point.manifest.label}: {problem}" for problem in report.problems]
-                    problems += [f"{done.point.manifest.label}: {n} bytes at {o} differ" for o, n in report.ranges]
+                    wrong += [f"{done.point.manifest.label}: {problem}" for problem in report.problems]
+                    wrong += [f"{done.point.manifest.label}: {n} bytes at {o} differ" for o, n in report.ranges]
+                proof = "it was read again and DIFFERS" if wrong else "it was read again and equals the original"
+                problems += wrong
+            _say(invocation, done, proof)
     for problem in problems:
         invocation.failed_quietly(problem)
         invocation.output.say(problem)
@@ -108,9 +112,9 @@ def _chosen(source: Repository, names: list[str], *, every: bool) -> list[Point]
     return [found[key] for key in sorted(found)]
 
 
-def _say(invocation: Invocation, done: Copied) -> None:
+def _say(invocation: Invocation, done: Copied, proof: str) -> None:
     label = done.point.manifest.label
-    proof = done.proof or "the digests cannot be compared: other chunks or keys; --verify reads and compares"
+    proof = proof or "the digests cannot be compared: other chunks or keys; --verify reads and compares"
     if done.result is None:
         invocation.output.say(f"{done.source} is there already, as {label}: {proof}")
         return

@@ -17,11 +17,19 @@ def unforget(
 ) -> Ending:
     """Bring a forgotten point back, within a day: it is committed again, under the machine's next number."""
     from manifests.names import parse_point
+    from pipeline.catalogue import sequences
     from pipeline.collect.recall import recall
 
     name = parse_point(point)
     if name.sequence is None:
         raise UsageError(f"{point} does not say which point", remedy="write its number")
-    again = recall(invocation.open_repository(), name.machine, name.sequence)
+    repository = invocation.open_repository()
+    again = recall(repository, name.machine, name.sequence)
     invocation.output.say(f"{name.machine}@{name.sequence} is back, as {again.label}")
+    between = range(name.sequence + 1, again.sequence)
+    if later := [s for s in sequences(repository, name.machine) if s in between]:
+        invocation.warn(
+            f"{again.label} is the newest now, and older than {name.machine}@{later[-1]}: name the number of the point"
+            f" you want, or export {name.machine} again"
+        )
     return Ending(values={"point": again.label, "was": f"{name.machine}@{name.sequence}"})

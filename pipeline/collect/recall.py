@@ -39,7 +39,8 @@ def recall(repository: Repository, machine: str, sequence: int) -> Manifest:
         again = point.manifest.model_copy(
             update={"sequence": max(taken) + 1, "parent": None, "run": session.run, "tool": tool}
         )
-        commit(repository, again)
+        # A point is of one generation of keys: an export must not take this for one that the newest keys sealed.
+        commit(repository, again, generation=point.generation)
         outcome = "committed"
         return again
     finally:

@@ -84,7 +84,8 @@ class Locks:
         return Retention(found["Mode"], until) if until > datetime.now(UTC) else None
 
     def shortest(self, keys: Iterable[str]) -> Retention | None:
-        """The one that ends first; None when an object has none."""
+        """The one that ends first; None when an object has none. Raises UsageError for a bucket without object lock."""
+        self._require_lock()
         found = None
         for _key, retention in self._each(keys):
             if retention is None:

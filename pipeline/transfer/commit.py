@@ -8,10 +8,14 @@ from pipeline.errors import AlreadyExists, NotFound, SessionFenced
 from pipeline.repository import Repository
 
 
-def commit(repository: Repository, manifest: Manifest) -> None:
-    """Create the manifest's key. Raises SessionFenced when somebody else's record is there."""
+def commit(repository: Repository, manifest: Manifest, *, generation: int | None = None) -> None:
+    """Create the manifest's key. Raises SessionFenced when somebody else's record is there.
+
+    `generation`: of the keys that all it refers to is sealed with, when these are not the newest.
+    """
     key = manifest_key(manifest.machine.name, manifest.sequence)
-    data = manifest.encode(repository.sealing)
+    sealing = repository.sealing
+    data = manifest.encode(sealing if generation is None else sealing.at(generation))
     try:
         if not repository.conditional_put and repository.store.head(key) is not None:
             raise AlreadyExists(key)

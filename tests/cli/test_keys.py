@@ -199,6 +199,29 @@ def test_renewed_data_keys_are_used_by_all_and_depend_on_nothing_old(
     assert "incremental, compared with web@2" in done.out
 
 
+def test_a_point_brought_back_after_a_renewal_brings_no_old_keys_into_new_points(
+    repository: Path, disk: Path, tmp_path: Path, failback: Run, change: Callable[[Path, int], None]
+) -> None:
+    assert failback("export", "web", "--disk", disk).code == 0
+    kept = disk.read_bytes()
+    change(disk, 6)
+    assert failback("export", "web", "--disk", disk).code == 0
+    old = [path for path in (repository / "packs").rglob("*") if path.is_file()]
+    assert failback("key", "rotate", "--data").code == 0
+    assert failback("forget", "web@1", "--reason", "a slip").code == 0
+    back = failback("unforget", "web@1")
+    assert back.code == 0
+    assert "web@3" in back.out
+    assert "is the newest now" in back.err
+    assert failback("import", "web@3", "--out", tmp_path / "out").code == 0
+    assert (tmp_path / "out" / "web-disk0.raw").read_bytes() == kept
+    done = failback("export", "web", "--disk", disk)
+    assert "keys were renewed after web@3" in done.out
+    for path in old:
+        path.unlink()
+    assert failback("verify", "web@4", "--read").code == 0
+
+
 def test_a_key_is_changed_without_changing_the_data(
     repository: Path, key: Path, passphrase: Path, disk: Path, use: Callable[..., None], failback: Run
 ) -> None:

@@ -139,7 +139,10 @@ def test_a_copy_to_another_key_and_to_none(
     other, key = tmp_path / "other", tmp_path / "other-key"
     assert failback("repository", "init", "-r", other, "--key-file", key).code == 0
     assert failback("copy", "web", "--to", other).code == 13
-    assert failback("copy", "web", "--to", other, "--to-key-file", key, "--verify").code == 0
+    copied = failback("copy", "web", "--to", other, "--to-key-file", key, "--verify")
+    assert copied.code == 0
+    assert "it was read again and equals the original" in copied.out
+    assert "--verify" not in copied.out
     plain = tmp_path / "plain"
     with monkeypatch.context() as patch:
         patch.delenv("FAILBACK_KEY_FILE")

@@ -185,3 +185,12 @@ def test_in_a_bucket_without_versions_damage_stays_damage(make_site: Make, disk:
     [pack, *_] = site.keys("packs/")
     site.s3.put_object(Bucket=site.bucket, Key=f"{site.prefix}/{pack}", Body=b"rubbish")
     assert site.run("import", "web", "--out", tmp_path / "out").code == 5
+
+
+def test_locks_of_a_bucket_that_has_none_are_not_shown_as_an_error_of_the_store(make_site: Make, disk: Path) -> None:
+    site = make_site()
+    site.good("repository", "init")
+    site.good("export", "web", "--disk", disk)
+    done = site.run("show", "web", "--locks")
+    assert done.code == 2
+    assert f"bucket {site.bucket} has no object lock" in done.err
