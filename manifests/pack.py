@@ -64,7 +64,7 @@ class PackBuilder:
         self.size += length
         return slot, offset, length
 
-    def seal(self) -> tuple[bytes, bytes]:
+    def seal(self) -> tuple[bytes, bytes | bytearray]:
         """(id, stored bytes). The payload is given up."""
         payload, self._payload = self._payload, []
         overhead = self._sealing.overhead
@@ -79,12 +79,19 @@ class PackBuilder:
         # The table has the ids of all chunks: it stands for the contents.
         header = new_header(Kind.PACK, self._sealing, blake3(plain).digest())
         key = self._sealing.data_key(header)
-        if key is not None:
-            for slot, chunk_id in enumerate(self._ids):
-                payload[slot] = key.seal(slot, payload[slot], chunk=chunk_id)
         table = encode_body(plain, key)
         footer = _FOOTER.pack(self.size, len(table), len(payload), self.chunk_size, 0, _FOOTER_MAGIC)
-        data = b"".join([header, *payload, table, footer])
+        if key is None:
+            whole = b"".join([header, *payload, table, footer])
+            return object_id(whole), whole
+        # Sealed where it has to lie: joining sealed chunks would be one more pass over all of them.
+        data = bytearray(self.size + len(table) + FOOTER_SIZE)
+        view = memoryview(data)
+        view[:HEADER_SIZE] = header
+        for slot, (chunk_id, offset) in enumerate(zip(self._ids, self._offsets, strict=True)):
+            end = offset + len(payload[slot]) + overhead
+            key.seal_chunk_into(slot, payload[slot], chunk_id, view[offset:end])
+        view[self.size :] = table + footer
         return object_id(data), data
 
 

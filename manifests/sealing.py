@@ -98,6 +98,10 @@ class ObjectKey:
         except InvalidTag:
             raise _damaged(name) from None
 
+    def seal_chunk_into(self, slot: int, plain: bytes | memoryview, chunk: bytes, buffer: memoryview) -> None:
+        """As `seal`, into a buffer of exactly the sealed length."""
+        self._cipher.encrypt_into(self._nonce(slot), plain, self._associated(slot, chunk, _NO_HEAD, ""), buffer)
+
     def open_chunk_into(
         self, slot: int, sealed: bytes | memoryview, chunk: bytes, buffer: memoryview, *, name: str
     ) -> memoryview:
