@@ -69,7 +69,7 @@ def serving(folder: Path, *command: str | Path) -> Iterator[NbdServer]:
     process = subprocess.Popen([str(part).replace("{socket}", str(path)) for part in command])
     try:
         deadline = time.monotonic() + 30
-        while not _listens(path):
+        while not _greets(path):
             assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
             assert time.monotonic() < deadline, f"{command[0]} does not listen"
             time.sleep(0.01)
@@ -79,13 +79,15 @@ def serving(folder: Path, *command: str | Path) -> Iterator[NbdServer]:
         process.wait()
 
 
-def _listens(path: Path) -> bool:
+def _greets(path: Path) -> bool:
+    """qemu-nbd listens before it opens, and locks, its image: only its greeting says that it has done so."""
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(30)
         try:
             probe.connect(str(path))
+            return bool(probe.recv(1))
         except OSError:
             return False
-    return True
 
 
 def nbdkit(folder: Path, *arguments: str | Path) -> contextlib.AbstractContextManager[NbdServer]:
