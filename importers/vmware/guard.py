@@ -1,0 +1,83 @@
+"""What makes the disks of a stage trusted without reading them.
+
+After our last call we note: each disk's UUID and file, the machine's `changeVersion`, and the newest event of a
+power-on. While all of these are as they were, and there is no snapshot, nobody else wrote to the disks by way of this
+machine. The note lies in our own journal, for a note on the machine would change its version; without it the disks are
+hashed again. (What a person does with the files themselves on a datastore is not seen; a read-back at the next full
+staging is.) Whether every way to write raises `changeVersion` is unverified on ESXi; the events are the second witness.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pyVmomi import vim
+
+from importers.vmware.connection import Connection
+from importers.vmware.vm import Vm
+from pipeline.target import Journal
+
+NOTE = "guard"
+_POWER_ON = ("VmPoweredOnEvent", "DrsVmPoweredOnEvent", "VmStartingEvent", "VmResumingEvent")
+
+
+def note(connection: Connection, vm: Vm, journal: Journal) -> str:
+    """Remember the machine as it is now: called right after our own last change to it."""
+    text = json.dumps(seen(connection, vm), sort_keys=True)
+    journal.note(NOTE, text)
+    return text
+
+
+def drop(journal: Journal) -> None:
+    """Before anything of ours changes the machine: until it is noted again, nothing is trusted."""
+    journal.note(NOTE, "")
+
+
+def seen(connection: Connection, vm: Vm) -> dict[str, Any]:
+    return {
+        "machine": vm.id,
+        "change": vm.change,
+        "started": newest_start(connection, vm),
+        "disks": {str(disk.key): [disk.uuid, disk.file, disk.size] for disk in vm.disks},
+    }
+
+
+def broken(connection: Connection, vm: Vm, noted: str) -> str:
+    """Why the disks must be hashed again; empty: they need not."""
+    if not noted:
+        return "what this host noted of the machine is not there"
+    if vm.snapshots:
+        return f"there is a snapshot of {vm.name} that is not ours: {vm.snapshots[0].name!r}"
+    was, now = json.loads(noted), seen(connection, vm)
+    if was["machine"] != now["machine"]:
+        return f"{vm.name} is another machine than the one that was staged"
+    if was["disks"] != now["disks"]:
+        return f"the disks of {vm.name} are not those that were staged"
+    if was["started"] != now["started"]:
+        return f"{vm.name} was switched on since it was staged"
+    if was["change"] != now["change"]:
+        return f"somebody changed {vm.name} since it was staged"
+    return ""
+
+
+def newest_start(connection: Connection, vm: Vm) -> int:
+    """Key of the newest event of its start; 0: there is none."""
+    event = vim.event
+    spec = event.EventFilterSpec(
+        entity=event.EventFilterSpec.ByEntity(entity=vm.object, recursion="self"), eventTypeId=_ids()
+    )
+    manager = connection.content.eventManager
+    if manager is None:
+        return 0
+    found = connection.ask(lambda: manager.QueryEvents(spec), f"cannot read the events of {vm.name}")
+    return max((int(one.key) for one in found or () if _starts(one)), default=0)
+
+
+def _ids() -> list[str]:
+    return [f"vim.event.{name}" for name in _POWER_ON]
+
+
+def _starts(found: Any) -> bool:
+    """Asked again here, for not every server filters."""
+    return type(found).__name__.rpartition(".")[2] in _POWER_ON
