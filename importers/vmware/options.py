@@ -159,6 +159,8 @@ class VmwareOptions(Model):
     """Guest id, as `ubuntu64Guest`. Empty: found from what was recorded of the machine."""
     cores: int = Field(default=0, ge=0, le=4096)
     """CPUs of a socket. Empty (0): as few sockets as the platform's limits allow."""
+    uuid: Literal["keep", "new"] = "keep"
+    """SMBIOS UUID, which licences and activations hang on."""
     nvram: Literal["fallback", "fresh"] = "fallback"
     """fallback: the boot loader must lie on the fallback path, as a new machine has no boot entries. fresh: that is
     known to be so, no finding."""
