@@ -12,7 +12,7 @@ from typing import Any
 from manifests import repository as document_format
 from manifests.certificate import fingerprint
 from manifests.envelope import Kind, check_header, object_id, open_by_id, seal_by_id
-from manifests.names import pack_key, page_key
+from manifests.names import NAMED_BY_CONTENT, pack_key, page_key
 from manifests.repository import DEFAULT_CHUNK_SIZE, Encryption, RepositoryDocument
 from manifests.sealing import HEADER_SIZE, Buffer, ObjectKey, Sealing
 from pipeline.errors import AlreadyExists, CorruptObject, FormatError, NewerFormat, NotFound, UsageError
@@ -42,6 +42,8 @@ class Repository:
         """What this host has seen of it before, where that is kept."""
         self._pack_keys: OrderedDict[bytes, ObjectKey] = OrderedDict()
         self._lock = threading.Lock()
+        if document.abilities.get("checksum_headers"):
+            store.trust_names(NAMED_BY_CONTENT)
 
     @classmethod
     def init(
