@@ -8,7 +8,7 @@ without a known length needs chunked transfer, which is unverified there too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -74,7 +74,7 @@ class DiskStream:
     def _counters(self) -> Counters:
         return Counters(phase="stream", disk=self.name, total=self._disk.size)
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes]:
         self._digests = None
         self.counters = self._counters()
         hashing = _Hashing(self._options.digests)

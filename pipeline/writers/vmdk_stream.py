@@ -186,6 +186,11 @@ def descriptor(shape: Shape, *, name: str, cid: int, adapter: Adapter) -> bytes:
     return "\n".join(lines).encode("ascii").ljust(_DESCRIPTOR_SECTORS * SECTOR, b"\0")
 
 
+def adapter_of(bus: str) -> Adapter:
+    """What the descriptor says of a disk on this bus of its machine."""
+    return "ide" if bus == "ide" else "lsilogic"
+
+
 def check_length(length: int) -> None:
     """Raises Unsupported for a stream that the format cannot hold."""
     if length > MAX_STREAM:
