@@ -14,12 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Any
 
-from pyVmomi import vim
-
 from importers.vmware.connection import Connection
+from importers.vmware.controllers import Slot
+from importers.vmware.hardware import rounded
 from importers.vmware.lease import DeviceUrl, Lease, Received, opened
 from importers.vmware.options import VmwareOptions
 from importers.vmware.properties import values_of
@@ -45,16 +44,6 @@ STEP_SECONDS = 1.0
 _UNIT = re.compile(r"/Virtual(\w*?)Controller(\d+):(\d+)$")
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """Where disk `number` of the point is attached: controller family (scsi, sata, nvme, ide), its bus, the unit."""
-
-    number: int
-    family: str
-    bus: int
-    unit: int
-
-
 def import_disks(
     connection: Connection,
     context: Context,
@@ -75,9 +64,7 @@ def import_disks(
     journal.note(NOTE, json.dumps({"session": connection.session, "lease": lease.id}))
     with lease:
         info = lease.ready()
-        journal.note(
-            NOTE, json.dumps({"session": connection.session, "lease": lease.id, "machine": info.entity._moId})
-        )
+        journal.note(NOTE, json.dumps({"session": connection.session, "lease": lease.id, "machine": info.entity._moId}))
         targets = _matched(lease.urls(info), slots, about)
         done = _sent(connection, context, options, lease, point, targets, level)
         lease.complete()
@@ -102,7 +89,7 @@ def _sent(
             context.repository,
             point,
             disk,
-            StreamOptions(level=level, parallel=context.parallel, memory=memory),
+            StreamOptions(level=level, parallel=context.parallel, memory=memory, capacity=rounded(disk.size)),
             watch=watching,
         )
         for disk in disks
@@ -123,7 +110,7 @@ def _sent(
         errors = [error for job in jobs if (error := job.exception()) is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, _Other)):
             raise error
-    confirmed = _confirmed(lease.received(), streams, targets, {disk.number: disk.size for disk in disks})
+    confirmed = _confirmed(lease.received(), streams, targets, {disk.number: rounded(disk.size) for disk in disks})
     return [
         DiskRestored(
             disk.number,
@@ -131,7 +118,9 @@ def _sent(
             "full",
             "the bulk path sends whole disks",
             disk.digest,
-            "the host confirmed size and SHA-1 of the stream" if disk.number in confirmed else "the host took the stream",
+            "the host confirmed size and SHA-1 of the stream"
+            if disk.number in confirmed
+            else "the host took the stream",
             streams[disk.number].counters,
             seconds=seconds[disk.number],
         )
@@ -196,7 +185,7 @@ class _Watching:
 def _matched(urls: Sequence[DeviceUrl], slots: Sequence[Slot], about: str) -> dict[int, DeviceUrl]:
     """By controller and unit where the keys tell them, else by order, which both sides have from the spec."""
     places = [_place(url) for url in urls]
-    wanted = {(slot.bus, slot.unit): slot.number for slot in slots}
+    wanted = {(slot.controller, slot.unit): slot.number for slot in slots}
     if len(wanted) == len(slots) == len(urls) and set(places) == set(wanted):
         return {wanted[place]: url for place, url in zip(places, urls, strict=True) if place is not None}
     if len(urls) != len(slots):
@@ -236,8 +225,3 @@ def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control
                 told = True
             pause.wait(STEP_SECONDS)
     journal.note(NOTE, "")
-
-
-def lease_spec(spec: Any) -> Any:
-    """What ImportVApp takes: a machine without any OVF."""
-    return vim.vm.VmImportSpec(configSpec=spec)

@@ -61,6 +61,12 @@ def broken(connection: Connection, vm: Vm, noted: str) -> str:
     return ""
 
 
+def same_disks(vm: Vm, noted: str) -> bool:
+    """Whether the disks below a layer are those that were noted: nobody put others in their place meanwhile."""
+    was = json.loads(noted)["disks"]
+    return bool(was == {str(disk.key): [disk.uuid, disk.base, disk.size] for disk in vm.disks})
+
+
 def newest_start(connection: Connection, vm: Vm) -> int:
     """Key of the newest event of its start; 0: there is none."""
     event = vim.event

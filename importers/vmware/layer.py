@@ -1,8 +1,8 @@
 """The layer that a machine runs on: one snapshot of ours, taken while it is off.
 
 The snapshot's description says what was built on it (purpose, name, networks), so a machine that is only half built is
-known for what it is. Reverting gives disks, hardware and marks as they were; removing the snapshot of a reverted machine
-merges nothing, removing that of one that ran merges what its guest wrote.
+known for what it is. Reverting gives disks, hardware and marks as they were; removing the snapshot of a reverted
+machine merges nothing, removing that of one that ran merges what its guest wrote.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from pyVmomi import vmodl
 
 from importers.vmware.connection import Connection
-from importers.vmware.faults import explain
+from importers.vmware.faults import REFUSED, explain
 from importers.vmware.tasks import wait
 from importers.vmware.vm import Snapshot, Vm, look
 from pipeline.errors import TargetBusy, TargetUnavailable
@@ -102,7 +102,7 @@ def remove(connection: Connection, vm: Vm, control: Control, layer: Layer) -> No
         task = connection.asked(lambda: snapshot.RemoveSnapshot_Task(False, True))
     except vmodl.fault.ManagedObjectNotFound:
         return
-    except vmodl.MethodFault as fault:
+    except REFUSED as fault:
         raise explain(fault, about) from fault
     wait(connection, task, control, about, machine=vm.object)
 

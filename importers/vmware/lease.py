@@ -16,7 +16,7 @@ from typing import Any, Self
 from pyVmomi import vmodl
 
 from importers.vmware.connection import Connection
-from importers.vmware.faults import CUT, explain
+from importers.vmware.faults import CUT, REFUSED, explain
 from importers.vmware.properties import values_of
 from pipeline.errors import FailbackError, TargetError, TargetUnavailable
 from pipeline.target import Control
@@ -123,7 +123,7 @@ class Lease:
             entries = self._connection.asked(self._lease.HttpNfcLeaseGetManifest)
         except vmodl.fault.MethodNotFound:
             return []
-        except (vmodl.MethodFault, *CUT) as fault:
+        except (REFUSED, *CUT) as fault:
             raise explain(fault, f"{self.about}: cannot ask what the host received") from fault
         return [
             Received(str(e.key), str(e.sha1 or "").lower(), int(e.size or 0), int(e.capacity or 0))
@@ -148,7 +148,7 @@ class Lease:
         """Never fails: what is left of it ends with the lease's time."""
         try:
             self._connection.asked(lambda: self._lease.HttpNfcLeaseAbort(None))
-        except (vmodl.MethodFault, FailbackError, *CUT):
+        except (REFUSED, FailbackError, *CUT):
             return
 
     def _state(self) -> str:
@@ -158,7 +158,7 @@ class Lease:
         while not self._ended.wait(self._seconds):
             try:
                 self._connection.asked(lambda: self._lease.HttpNfcLeaseProgress(self._percent))
-            except vmodl.MethodFault as fault:
+            except REFUSED as fault:
                 self._lose(explain(fault, "the lease has ended").message)
                 return
             except FailbackError as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyVmomi import vim, vmodl
+from pyVmomi import vim
 
 from importers.vmware.connection import Connection
-from importers.vmware.faults import CUT
+from importers.vmware.faults import CUT, REFUSED
 from importers.vmware.files import delete, fetch
 from importers.vmware.properties import values_of
 from importers.vmware.tasks import question_of, wait
@@ -80,7 +80,7 @@ def _console(connection: Connection, datacenter: str, serial: str) -> str:
         return ""
     try:
         data = fetch(connection, datacenter, serial, tail=CONSOLE)
-    except (FailbackError, vmodl.MethodFault, *CUT):
+    except (FailbackError, REFUSED, *CUT):
         return ""  # it is one witness of several, and may be locked by its host
     return (data or b"").decode(errors="replace")
 

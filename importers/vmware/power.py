@@ -9,7 +9,7 @@ from typing import Any
 from pyVmomi import vim, vmodl
 
 from importers.vmware.connection import Connection
-from importers.vmware.faults import CUT, explain
+from importers.vmware.faults import CUT, REFUSED, explain
 from importers.vmware.properties import values_of
 from importers.vmware.tasks import Question, wait
 from pipeline.errors import BootError, TargetBusy, TargetUnavailable
@@ -85,6 +85,6 @@ def _asked_to(connection: Connection, machine: Any) -> bool:
         connection.asked(machine.ShutdownGuest)
     except (vim.fault.ToolsUnavailable, vim.fault.InvalidPowerState, vmodl.fault.NotSupported):
         return False
-    except (vmodl.MethodFault, *CUT) as fault:
+    except (REFUSED, *CUT) as fault:
         raise explain(fault, "cannot ask the guest to shut down") from fault
     return True

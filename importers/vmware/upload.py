@@ -124,9 +124,7 @@ def _take_answer(line: http.client.HTTPSConnection, about: str, cut: OSError | N
     raise TargetError(what, remedy="the lease may be over: run the same command again")
 
 
-def _context(
-    host: str, port: int, target: DeviceUrl, connection: Connection, options: VmwareOptions
-) -> ssl.SSLContext:
+def _context(host: str, port: int, target: DeviceUrl, connection: Connection, options: VmwareOptions) -> ssl.SSLContext:
     if target.certificate:
         return trust_only(target.certificate)
     if target.thumbprint:

@@ -13,7 +13,7 @@ from typing import Any
 from pyVmomi import vim, vmodl
 
 from importers.vmware.connection import Connection
-from importers.vmware.faults import explain
+from importers.vmware.faults import REFUSED, explain
 from importers.vmware.properties import values_of
 from importers.vmware.tasks import wait
 from pipeline.errors import TargetMismatch
@@ -133,7 +133,7 @@ def destroy(connection: Connection, vm: Vm, control: Control) -> None:
         wait(connection, task, control, about)
     except vmodl.fault.ManagedObjectNotFound:
         return
-    except vmodl.MethodFault as fault:
+    except REFUSED as fault:
         raise explain(fault, about) from fault
     except TargetMismatch:
         if look(connection, vm.object) is not None:
@@ -145,8 +145,8 @@ def _disks(devices: tuple[Any, ...]) -> tuple[VirtualDisk, ...]:
     for device in devices:
         if not isinstance(device, vim.vm.device.VirtualDisk):
             continue
-        backing = device.backing
-        base = backing
+        backing: Any = device.backing
+        base: Any = backing
         while getattr(base, "parent", None) is not None:
             base = base.parent
         size = device.capacityInBytes or (device.capacityInKB or 0) << 10

@@ -46,6 +46,8 @@ class StreamOptions:
     parallel: int = 4
     memory: int = 64 << 20
     """Plain bytes held ahead of the reader, for each stream."""
+    capacity: int = 0
+    """Bytes of the VMDK's disk where a platform rounds sizes up, within the disk's last grain; 0: the disk's own."""
     digests: tuple[str, ...] = ("sha1",)
     """Of the stream: names that hashlib knows, or blake3."""
 
@@ -64,9 +66,9 @@ class DiskStream:
         self._disk = disk
         self._options = options
         self._watch = watch
-        self._shape = Shape(disk.size)
+        self._shape = Shape(options.capacity or disk.size)
         self.name = f"{point.manifest.label} disk {disk.number}"
-        self.length = None if options.level else stored_length(repository, disk)
+        self.length = None if options.level else stored_length(repository, disk, options.capacity)
         """Bytes of the whole stream; None when only its end will tell."""
         self.counters = self._counters()
         self._digests: dict[str, str] | None = None
@@ -135,9 +137,9 @@ class DiskStream:
         yield encoder.end()
 
 
-def stored_length(repository: Repository, disk: Disk) -> int:
+def stored_length(repository: Repository, disk: Disk, capacity: int = 0) -> int:
     """Bytes of the disk's stream at level 0, from its index alone. Raises Unsupported when it cannot be."""
-    shape, grains, tables, last = Shape(disk.size), 0, 0, -1
+    shape, grains, tables, last = Shape(capacity or disk.size), 0, 0, -1
     each = disk.chunk_size // GRAIN
     for positions, _rows in IndexReader(repository, disk).windows():
         grains += len(positions) * each

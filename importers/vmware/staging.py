@@ -1,0 +1,162 @@
+"""Disks made equal to a recovery point by the bulk path: a machine imported whole, beside that of an earlier point."""
+
+from __future__ import annotations
+
+from pyVmomi import vim
+
+from importers.vmware import guard
+from importers.vmware.bulk import ATTEMPTS, import_disks, take_away
+from importers.vmware.connection import Connection
+from importers.vmware.find import MACHINE, NAME, SEQUENCE, SLOTS, Found, find, marker_of_slot
+from importers.vmware.machines import machine_called
+from importers.vmware.options import VmwareOptions
+from importers.vmware.plan import Plan, plan_machine
+from importers.vmware.spec import import_spec
+from importers.vmware.vm import Vm, destroy, look, options_of, reconfigure
+from pipeline.catalogue import Point
+from pipeline.errors import TargetBusy, TargetMismatch, TargetUnavailable
+from pipeline.place import DiskRestored, Stage
+from pipeline.progress import Counters
+from pipeline.target import Context
+from pipeline.transfer.disk_stream import stored_length
+from pipeline.wanted import Wanted
+
+_TEMPORARY = "{name}.failback-{sequence}"
+"""Name of a machine while it is imported: the earlier one may still have the name that it gets."""
+
+
+def stage_bulk(
+    connection: Connection, context: Context, options: VmwareOptions, found: Found, point: Point, wanted: Wanted
+) -> Stage:
+    """Nothing when the disks hold the point and the guard is whole."""
+    journal = context.journal(found.marker)
+    for vm in found.rest:
+        take_away(connection, vm, journal, context.control)
+    reason = _differs(connection, found, point)
+    if not reason and found.stage is not None:
+        return _unchanged(found.stage, point)
+    plan = plan_machine(connection, point.manifest, wanted, options)
+    context.control.tell(f"importing {point.manifest.label} as a whole: {reason}")
+    done = _imported(connection, context, plan, found, point, wanted)
+    if found.vm is not None:
+        destroy(connection, found.vm, context.control)
+    return _named(connection, context, plan, found, done, wanted)
+
+
+def _differs(connection: Connection, found: Found, point: Point) -> str:
+    if found.vm is None or found.stage is None:
+        return "nothing of it is there"
+    if found.stage.sequence != point.manifest.sequence:
+        return f"the bulk path cannot make @{found.stage.sequence} to @{point.manifest.sequence}"
+    return guard.broken(connection, found.vm, found.guard)
+
+
+def _unchanged(stage: Stage, point: Point) -> Stage:
+    disks = tuple(
+        DiskRestored(
+            disk.number,
+            f"disk {disk.number}",
+            "unchanged",
+            "it holds this point",
+            disk.digest,
+            "proved when it was staged; nobody changed the machine since",
+            Counters(phase="stream", disk=f"disk {disk.number}", total=disk.size),
+        )
+        for disk in point.manifest.disks
+    )
+    return Stage(stage.machine, stage.sequence, stage.guard, disks, ref=stage.ref)
+
+
+def _imported(
+    connection: Connection, context: Context, plan: Plan, found: Found, point: Point, wanted: Wanted
+) -> list[DiskRestored]:
+    """Marked as complete when it returns."""
+    journal = context.journal(found.marker)
+    taken = {found.vm.instance.lower()} if found.vm else set()
+    slot = next(slot for slot in SLOTS if str(marker_of_slot(found.marker, slot)) not in taken)
+    marker = marker_of_slot(found.marker, slot)
+    manifest = point.manifest
+    name = _TEMPORARY.format(name=wanted.name, sequence=manifest.sequence)
+    spec = import_spec(plan.spec(name, marker, found.marker, {"failback.name": wanted.name}))
+    pool, folder, host = plan.site.pool.object, plan.folder.object, plan.host
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            machine, done = import_disks(
+                connection,
+                context,
+                plan.options,
+                journal,
+                point,
+                plan.choice.slots,
+                lambda: pool.ImportVApp(spec, folder, host),
+                level=plan.options.compression,
+            )
+            break
+        except TargetUnavailable as error:
+            if attempt == ATTEMPTS:
+                raise
+            context.control.tell(f"{error.message}; again from the beginning ({attempt + 1} of {ATTEMPTS})")
+        for vm in find(connection, found.marker, journal).rest:
+            take_away(connection, vm, journal, context.control)
+    made = look(connection, machine)
+    if made is None or [disk.size for disk in made.disks] != [disk.size for disk in plan.disks]:
+        raise TargetMismatch(
+            f"what vSphere made of {manifest.label} has other disks than were asked for",
+            remedy="look at the machine in the vSphere client; `failback clean` removes it",
+        )
+    marks = options_of({SEQUENCE: str(manifest.sequence), MACHINE: manifest.machine.name, NAME: wanted.name})
+    reconfigure(
+        connection,
+        machine,
+        context.control,
+        vim.vm.ConfigSpec(extraConfig=marks),
+        f"cannot mark {name} as complete",
+    )
+    return done
+
+
+def _named(
+    connection: Connection, context: Context, plan: Plan, found: Found, done: list[DiskRestored], wanted: Wanted
+) -> Stage:
+    """Under its own name, and trusted from now on."""
+    journal = context.journal(found.marker)
+    now = find(connection, found.marker, journal)
+    assert now.vm is not None, "it was just made"
+    vm = renamed(connection, context, now.vm, wanted.name, plan)
+    noted = guard.note(connection, vm, journal)
+    stage = now.stage
+    assert stage is not None
+    return Stage(stage.machine, stage.sequence, noted, tuple(done), ref=stage.ref)
+
+
+def renamed(connection: Connection, context: Context, vm: Vm, name: str, plan: Plan) -> Vm:
+    """Raises TargetBusy when somebody else has that name there."""
+    if vm.name == name:
+        return vm
+    other = machine_called(connection, plan.folder, name)
+    if other is not None and other != vm.object:
+        raise TargetBusy(
+            f"there is another machine called {name} in the folder {plan.folder.name}",
+            remedy="give ours another `name` or `folder` in the mapping, or rename that one",
+        )
+    spec = vim.vm.ConfigSpec(name=name)
+    reconfigure(connection, vm.object, context.control, spec, f"cannot name {vm.name} {name}")
+    now = look(connection, vm.object)
+    assert now is not None
+    return now
+
+
+def forecast_bulk(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
+    """What `stage_bulk` would send."""
+    reason = _differs(connection, found, point) if found else "nothing of it is there"
+    forecast = []
+    for disk in point.manifest.disks:
+        counters = Counters(phase="stream", disk=f"disk {disk.number}", total=disk.size)
+        mode = "full" if reason else "unchanged"
+        length = stored_length(context.repository, disk) if reason else 0
+        forecast.append(
+            DiskRestored(
+                disk.number, f"disk {disk.number}", mode, reason, disk.digest, "dry run", counters, to_move=length
+            )
+        )
+    return forecast
