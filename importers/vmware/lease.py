@@ -23,6 +23,7 @@ from pipeline.target import Control
 
 RENEW_SECONDS = 15.0
 """Between signs of life, at most; a quarter of the lease's time when that is less."""
+_NO_MATTER: tuple[type[Exception], ...] = (REFUSED, FailbackError, *CUT)
 _AGAIN = "run the same command again: the machine is imported afresh"
 
 
@@ -148,7 +149,7 @@ class Lease:
         """Never fails: what is left of it ends with the lease's time."""
         try:
             self._connection.asked(lambda: self._lease.HttpNfcLeaseAbort(None))
-        except (REFUSED, FailbackError, *CUT):
+        except _NO_MATTER:
             return
 
     def _state(self) -> str:

@@ -17,6 +17,7 @@ from pipeline.target import Control
 
 CONSOLE = 64 << 10
 """Bytes of the serial log that are shown."""
+_NO_MATTER: tuple[type[Exception], ...] = (REFUSED, FailbackError, *CUT)
 _POWER: dict[str, Power] = {"poweredOn": "on", "poweredOff": "off", "suspended": "paused"}
 _HEARTBEAT = {"green": True, "yellow": True, "red": False}
 """Gray: there are no Tools, or they do not run."""
@@ -80,7 +81,7 @@ def _console(connection: Connection, datacenter: str, serial: str) -> str:
         return ""
     try:
         data = fetch(connection, datacenter, serial, tail=CONSOLE)
-    except (FailbackError, REFUSED, *CUT):
+    except _NO_MATTER:
         return ""  # it is one witness of several, and may be locked by its host
     return (data or b"").decode(errors="replace")
 
