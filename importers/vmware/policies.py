@@ -12,7 +12,7 @@ from importers.vmware.connection import Connection
 from importers.vmware.datastores import Datastore
 from pipeline.errors import Unsupported
 
-_PATH, _VERSION = "/pbm/sdk", "pbm.version.version1"
+_PATH, _VERSION = "/pbm", "pbm.version.version1"
 
 
 @dataclass(frozen=True, slots=True)
