@@ -12,7 +12,7 @@ from importers.vmware.connection import Connection
 from importers.vmware.datastores import Datastore
 from pipeline.errors import Unsupported
 
-_PATH, _VERSION = "/pbm", "pbm.version.version1"
+_PATH, _VERSION = "/pbm", "pbm.version.version11"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ def fitting(connection: Connection, policy: Policy, datastores: list[Datastore])
     def look() -> set[str]:
         solver = _content(connection).placementSolver
         hubs = [pbm.placement.PlacementHub(hubType="Datastore", hubId=d.id) for d in datastores]
-        profile = pbm.profile.ProfileId(uniqueId=policy.id)
-        return {str(hub.hubId) for hub in solver.QueryMatchingHub(hubs, profile)}
+        wish = pbm.placement.CapabilityProfileRequirement(profileId=pbm.profile.ProfileId(uniqueId=policy.id))
+        return {str(one.hub.hubId) for one in solver.CheckRequirements(hubs, None, [wish]) if not one.error}
 
     ids = connection.ask(look, f"cannot see where the storage policy {policy.name} fits")
     return [datastore for datastore in datastores if datastore.id in ids]
