@@ -117,6 +117,14 @@ class Connection:
             self._own.generation = generation
         return self._own.collector
 
+    def sibling(self, path: str, version: str) -> Any:
+        """A stub for another service of the same vCenter, with our session as it is now."""
+        stub = self._stub_for(path, version, self.context)
+        # That of the policies reads the session from the header of the request.
+        stub.requestContext = {"vcSessionCookie": str(self._stub.sessionId)}
+        stub.cookie = self.cookie()
+        return stub
+
     # -- calls -----------------------------------------------------------------------------------------------------
 
     def ask(self, question: Callable[[], T], about: str) -> T:
@@ -214,12 +222,16 @@ class Connection:
         return context
 
     def _adapter(self, context: ssl.SSLContext) -> Any:
+        return self._stub_for("/sdk", self._version(context), context)
+
+    def _stub_for(self, path: str, version: str, context: ssl.SSLContext) -> Any:
         host, port = self._address()
         through = self.proxy.serves(host)
         return SoapStubAdapter(
             host=host,
             port=port,
-            version=self._version(context),
+            path=path,
+            version=version,
             sslContext=context,
             httpProxyHost=self.proxy.host if through else None,
             httpProxyPort=self.proxy.port if through else 80,

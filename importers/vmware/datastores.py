@@ -83,7 +83,7 @@ def pick(there: Sequence[Datastore], name: str, *, where: str) -> Datastore:
 def free_bytes(connection: Connection, datastore: Any, *, refresh: bool = False) -> int:
     """Free now. `refresh`: the host looks anew, for its number is some minutes old."""
     if refresh:
-        connection.ask(datastore.RefreshDatastoreStorageInfo, "cannot refresh what is free in the datastore")
+        connection.ask(datastore.RefreshDatastore, "cannot refresh what is free in the datastore")
     return int(values_of(connection, datastore, "summary.freeSpace").get("summary.freeSpace", 0))
 
 

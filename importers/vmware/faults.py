@@ -33,6 +33,7 @@ _LICENCE = "assign a licence that allows changes through the API (the free one o
 _TABLE: tuple[tuple[type[Any], Kind, Callable[[Any], str], str], ...] = (
     # Single kinds before what they are kinds of.
     (vmodl.fault.ManagedObjectNotFound, TargetMismatch, lambda f: "it is gone", _AGAIN),
+    (vim.fault.NotAuthenticated, TargetUnavailable, lambda f: "the session has ended", _AGAIN),
     (vim.fault.NoPermission, TargetError, lambda f: f"the right {f.privilegeId} is missing{_on(f.object)}",
      "give the user a role with it on that object; `failback doctor --to vmware` lists all that are needed"),
     (vim.fault.InvalidLogin, TargetError, lambda f: "user or password is wrong",
@@ -78,7 +79,6 @@ _TABLE: tuple[tuple[type[Any], Kind, Callable[[Any], str], str], ...] = (
      "correct that in the mapping; if it is not there, this is a fault of failback"),
     (vmodl.fault.HostCommunication, TargetUnavailable, lambda f: "vCenter lost its host", _AGAIN),
     (vmodl.fault.RequestCanceled, TargetError, lambda f: "somebody cancelled it", _AGAIN),
-    (vim.fault.NotAuthenticated, TargetUnavailable, lambda f: "the session has ended", _AGAIN),
 )  # fmt: skip
 
 

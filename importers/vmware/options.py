@@ -151,6 +151,9 @@ class VmwareOptions(Model):
     """Or a datastore cluster, of which the member with most free space is taken. For disks without `storage:`."""
     policy: str = ""
     """Storage policy, by name. Empty: the datastore's default."""
+    isolated: str = ""
+    """An existing port group that leads nowhere, for rehearsals and networks without a name. Empty: one of our own, on
+    a switch without uplinks."""
     format: DiskFormat = "thin"
     """Of disks without `format:`."""
     version: Annotated[str, BeforeValidator(_version), Field(pattern=r"^(vmx-\d+)?$")] = ""

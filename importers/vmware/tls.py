@@ -21,7 +21,7 @@ _NO_CHECK_TIME = 0x200000
 lost its clock, and certificates of vSphere that ended long ago are found everywhere."""
 
 
-def fetch_certificate(host: str, port: int, proxy: Proxy) -> bytes:
+def fetch_certificate(host: str, port: int, proxy: Proxy, seconds: float = CONNECT_SECONDS) -> bytes:
     """What the host shows, DER, believed by nobody yet. Raises TargetUnavailable."""
     unbelieving = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     unbelieving.check_hostname = False
@@ -29,7 +29,7 @@ def fetch_certificate(host: str, port: int, proxy: Proxy) -> bytes:
     where = show(host, port)
     try:
         with (
-            _connect(host, port, proxy) as plain,
+            _connect(host, port, proxy, seconds) as plain,
             unbelieving.wrap_socket(plain, server_hostname=host) as secure,
         ):
             certificate = secure.getpeercert(binary_form=True)
@@ -126,10 +126,10 @@ def colons(fingerprint: str) -> str:
     return ":".join(upper[i : i + 2] for i in range(0, len(upper), 2))
 
 
-def _connect(host: str, port: int, proxy: Proxy) -> socket.socket:
+def _connect(host: str, port: int, proxy: Proxy, seconds: float = CONNECT_SECONDS) -> socket.socket:
     if not proxy.serves(host):
-        return socket.create_connection((host, port), timeout=CONNECT_SECONDS)
-    tunnel = http.client.HTTPConnection(proxy.host, proxy.port, timeout=CONNECT_SECONDS)
+        return socket.create_connection((host, port), timeout=seconds)
+    tunnel = http.client.HTTPConnection(proxy.host, proxy.port, timeout=seconds)
     tunnel.set_tunnel(host, port)
     tunnel.connect()
     plain: socket.socket = tunnel.sock
