@@ -36,7 +36,7 @@ class Found:
     layer: Layer | None
     rest: tuple[Vm, ...]
     guard: str
-    """What this host noted of it; empty: nothing."""
+    """Token of what this host noted of it; empty: nothing."""
 
     @property
     def stage(self) -> Stage | None:
@@ -44,7 +44,8 @@ class Found:
         if self.vm is None or SEQUENCE not in self.vm.marks:
             return None
         sequence = int(self.vm.marks[SEQUENCE])
-        return Stage(self.vm.marks.get(MACHINE, ""), sequence, self.guard, ref={"machine": self.vm.id})
+        ref = {"machine": self.vm.id, "marker": str(self.marker)}
+        return Stage(self.vm.marks.get(MACHINE, ""), sequence, self.guard, ref=ref)
 
     @property
     def kept(self) -> bool:
@@ -107,5 +108,5 @@ def find(connection: Connection, marker: uuid.UUID, journal: Journal) -> Found:
         vm,
         layer_of(vm, marker) if vm else None,
         tuple(other for other in there if vm is None or other.object != vm.object),
-        journal.get(guard.NOTE),
+        guard.token_of(journal),
     )

@@ -10,6 +10,7 @@ staging is.) Whether every way to write raises `changeVersion` is unverified on 
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Any
 
 from pyVmomi import vim
@@ -22,11 +23,12 @@ NOTE = "guard"
 _POWER_ON = ("VmPoweredOnEvent", "DrsVmPoweredOnEvent", "VmStartingEvent", "VmResumingEvent")
 
 
-def note(connection: Connection, vm: Vm, journal: Journal) -> str:
-    """Remember the machine as it is now: called right after our own last change to it."""
-    text = json.dumps(seen(connection, vm), sort_keys=True)
-    journal.note(NOTE, text)
-    return text
+def note(connection: Connection, vm: Vm, journal: Journal, token: str = "") -> str:
+    """Remember the machine as it is now, right after our own last change to it. The token stands for the stage that is
+    trusted: a new one, unless it is still the same stage."""
+    noted = {"token": token or secrets.token_hex(8), **_seen(connection, vm)}
+    journal.note(NOTE, json.dumps(noted, sort_keys=True))
+    return str(noted["token"])
 
 
 def drop(journal: Journal) -> None:
@@ -34,22 +36,22 @@ def drop(journal: Journal) -> None:
     journal.note(NOTE, "")
 
 
-def seen(connection: Connection, vm: Vm) -> dict[str, Any]:
-    return {
-        "machine": vm.id,
-        "change": vm.change,
-        "started": newest_start(connection, vm),
-        "disks": {str(disk.key): [disk.uuid, disk.file, disk.size] for disk in vm.disks},
-    }
+def token_of(journal: Journal) -> str:
+    """Of what is noted; empty: nothing is."""
+    noted = journal.get(NOTE)
+    return str(json.loads(noted)["token"]) if noted else ""
 
 
-def broken(connection: Connection, vm: Vm, noted: str) -> str:
+def broken(connection: Connection, vm: Vm, journal: Journal, token: str) -> str:
     """Why the disks must be hashed again; empty: they need not."""
-    if not noted:
+    noted = journal.get(NOTE)
+    if not noted or not token:
         return "what this host noted of the machine is not there"
     if vm.snapshots:
         return f"there is a snapshot of {vm.name} that is not ours: {vm.snapshots[0].name!r}"
-    was, now = json.loads(noted), seen(connection, vm)
+    was, now = json.loads(noted), _seen(connection, vm)
+    if was["token"] != token:
+        return f"the disks of {vm.name} were staged again since"
     if was["machine"] != now["machine"]:
         return f"{vm.name} is another machine than the one that was staged"
     if was["disks"] != now["disks"]:
@@ -61,10 +63,22 @@ def broken(connection: Connection, vm: Vm, noted: str) -> str:
     return ""
 
 
-def same_disks(vm: Vm, noted: str) -> bool:
+def same_disks(vm: Vm, journal: Journal) -> bool:
     """Whether the disks below a layer are those that were noted: nobody put others in their place meanwhile."""
+    noted = journal.get(NOTE)
+    if not noted:
+        return False
     was = json.loads(noted)["disks"]
     return bool(was == {str(disk.key): [disk.uuid, disk.base, disk.size] for disk in vm.disks})
+
+
+def _seen(connection: Connection, vm: Vm) -> dict[str, Any]:
+    return {
+        "machine": vm.id,
+        "change": vm.change,
+        "started": newest_start(connection, vm),
+        "disks": {str(disk.key): [disk.uuid, disk.file, disk.size] for disk in vm.disks},
+    }
 
 
 def newest_start(connection: Connection, vm: Vm) -> int:

@@ -179,9 +179,6 @@ class VmwareOptions(Model):
     compression: int = Field(default=0, ge=0, le=9)
     """Of uploads, as zlib's levels. 0: stored, with a length known beforehand. For links slower than about 100 MB/s; a
     compressed stream has no known length, and whether an ESXi host takes it is unverified."""
-    isolated: str = ""
-    """Port group for adapters that shall reach nothing: one without uplink. Empty: one of our own, on a switch of our
-    own without uplink, on the machine's host."""
     serial: Literal["rehearsal", "always", "never"] = "rehearsal"
     """When the machine gets a serial port whose output goes to a file beside it, for checks of its console."""
 

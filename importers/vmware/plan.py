@@ -10,16 +10,17 @@ from typing import Any
 from pyVmomi import vim
 
 from importers.vmware.connection import Connection
-from importers.vmware.datastores import Datastore, all_datastores, pick
+from importers.vmware.datastores import Datastore, all_datastores, find_datastore
 from importers.vmware.environment import look_around
-from importers.vmware.hardware import Choice, choose_hardware, rounded
+from importers.vmware.hardware import Choice, choose_hardware
 from importers.vmware.inventory import Entity, Site, check_usable, find_folder, find_site
-from importers.vmware.options import DISK_FORMATS, DiskFormat, VmwareOptions
+from importers.vmware.options import VmwareOptions
+from importers.vmware.placing import place_disks
 from importers.vmware.policies import find_policy
 from importers.vmware.properties import values_of
 from importers.vmware.spec import NewDisk, machine_spec
 from manifests.manifest import Disk, Manifest
-from pipeline.errors import TargetError, UsageError
+from pipeline.errors import TargetError
 from pipeline.wanted import Wanted
 
 
@@ -67,25 +68,19 @@ def plan_machine(connection: Connection, manifest: Manifest, wanted: Wanted, opt
     site = find_site(connection, options)
     check_usable(site)
     choice = choose(connection, site, manifest.disks, wanted, options)
-    there = all_datastores(connection, site)
-    where = f"at {site.compute.name}"
-    stores = {
-        disk.number: pick(there, _storage(wanted, disk.number) or options.datastore, where=where)
-        for disk in manifest.disks
-    }
-    profile = find_policy(connection, options.policy) if options.policy else ""
+    placements, findings = place_disks(all_datastores(connection, site), site, manifest.disks, wanted, options)
+    for finding in findings:
+        if finding.severity == "error":
+            raise TargetError(f"{finding.subject}: {finding.message}", remedy=finding.remedy)
+    profile = ""
+    if options.policy:
+        profile = find_policy(connection, options.policy).id
     slots = {slot.number: slot for slot in choice.slots}
     disks = tuple(
-        NewDisk(
-            slots[disk.number],
-            rounded(disk.size),
-            stores[disk.number].name,
-            _format(wanted, disk.number, options),
-            profile,
-        )
-        for disk in sorted(manifest.disks, key=lambda disk: disk.number)
+        NewDisk(slots[placed.number], placed.size, placed.datastore.name, placed.format, profile)
+        for placed in sorted(placements, key=lambda placed: placed.number)
     )
-    home = next(iter(stores.values()), None) or pick(there, options.datastore, where=where)
+    home = placements[0].datastore if placements else find_datastore(connection, site, options.datastore)
     return Plan(
         options=options,
         site=site,
@@ -95,24 +90,6 @@ def plan_machine(connection: Connection, manifest: Manifest, wanted: Wanted, opt
         home=home,
         disks=disks,
         machine=manifest.machine.name,
-    )
-
-
-def _storage(wanted: Wanted, number: int) -> str:
-    target = wanted.disks.get(number)
-    return target.storage or "" if target else ""
-
-
-def _format(wanted: Wanted, number: int, options: VmwareOptions) -> DiskFormat:
-    target = wanted.disks.get(number)
-    said = target.format if target else ""
-    if not said:
-        return options.format
-    for known in DISK_FORMATS:
-        if said == known:
-            return known
-    raise UsageError(
-        f"disk {number}: vSphere has no disk format {said!r}", remedy=f"use one of {', '.join(DISK_FORMATS)}"
     )
 
 

@@ -18,7 +18,6 @@ from pipeline.errors import TargetBusy, TargetMismatch, TargetUnavailable
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
 from pipeline.target import Context
-from pipeline.transfer.disk_stream import stored_length
 from pipeline.wanted import Wanted
 
 _TEMPORARY = "{name}.failback-{sequence}"
@@ -32,7 +31,7 @@ def stage_bulk(
     journal = context.journal(found.marker)
     for vm in found.rest:
         take_away(connection, vm, journal, context.control)
-    reason = _differs(connection, found, point)
+    reason = _differs(connection, context, found, point)
     if not reason and found.stage is not None:
         return _unchanged(found.stage, point)
     plan = plan_machine(connection, point.manifest, wanted, options)
@@ -43,12 +42,12 @@ def stage_bulk(
     return _named(connection, context, plan, found, done, wanted)
 
 
-def _differs(connection: Connection, found: Found, point: Point) -> str:
+def _differs(connection: Connection, context: Context, found: Found, point: Point) -> str:
     if found.vm is None or found.stage is None:
         return "nothing of it is there"
     if found.stage.sequence != point.manifest.sequence:
         return f"the bulk path cannot make @{found.stage.sequence} to @{point.manifest.sequence}"
-    return guard.broken(connection, found.vm, found.guard)
+    return guard.broken(connection, found.vm, context.journal(found.marker), found.guard)
 
 
 def _unchanged(stage: Stage, point: Point) -> Stage:
@@ -148,12 +147,12 @@ def renamed(connection: Connection, context: Context, vm: Vm, name: str, plan: P
 
 def forecast_bulk(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
     """What `stage_bulk` would send."""
-    reason = _differs(connection, found, point) if found else "nothing of it is there"
+    reason = _differs(connection, context, found, point) if found else "nothing of it is there"
     forecast = []
     for disk in point.manifest.disks:
         counters = Counters(phase="stream", disk=f"disk {disk.number}", total=disk.size)
         mode = "full" if reason else "unchanged"
-        length = stored_length(context.repository, disk) if reason else 0
+        length = disk.live_bytes if reason else 0
         forecast.append(
             DiskRestored(
                 disk.number, f"disk {disk.number}", mode, reason, disk.digest, "dry run", counters, to_move=length

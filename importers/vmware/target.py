@@ -16,17 +16,18 @@ from collections.abc import Sequence
 
 from pyVmomi import vim
 
-from importers.vmware import guard, layer, observe, power
+from importers.vmware import guard, layer, observe, power, preflight
 from importers.vmware.build import build_spec
 from importers.vmware.bulk import take_away
 from importers.vmware.connection import Connection
-from importers.vmware.find import BOOTED, BUILT, KEPT, NAME, Found, find
-from importers.vmware.inventory import find_site
-from importers.vmware.options import VmwareOptions, parse_options
+from importers.vmware.find import BOOTED, BUILT, KEPT, MACHINE, NAME, Found, find
+from importers.vmware.inventory import find_folder, find_site
+from importers.vmware.machines import machine_called
+from importers.vmware.options import VmwareOptions, connection_differs, parse_options
 from importers.vmware.staging import forecast_bulk, stage_bulk
 from importers.vmware.vm import Vm, destroy, look, put_marks, reconfigure
 from pipeline.catalogue import Point
-from pipeline.errors import TargetBusy, TargetError, TargetMismatch, Unsupported
+from pipeline.errors import TargetBusy, TargetError, TargetMismatch, Unsupported, UsageError
 from pipeline.finding import Finding
 from pipeline.place import Build, CommandResult, DiskRestored, Endpoint, Observation, Place, Purpose, Stage
 from pipeline.target import Abilities, Context, Intent
@@ -68,14 +69,31 @@ class VmwareImporter:
     # -- before ----------------------------------------------------------------------------------------------------
 
     def examine(self) -> list[Finding]:
-        from importers.vmware.examine import examine
-
-        return examine(self._connection, parse_options(self._context.options))
+        return preflight.platform(self._connection, parse_options(self._context.options))
 
     def preflight(self, point: Point, wanted: Wanted, intent: Intent) -> list[Finding]:
-        from importers.vmware.preflight import preflight
+        try:
+            options = _options(wanted)
+        except UsageError as error:
+            return [Finding("error", "options", error.message, error.remedy)]
+        if changed := connection_differs(self._context.options, wanted.options):
+            message = f"{changed[0]} cannot be another one for one machine"
+            return [Finding("error", "options", message, "say it once, in the mapping's `options` for all machines")]
+        ours = self._earlier(point, wanted, options)
+        return preflight.machine(self._connection, options, point.manifest, wanted, intent, ours)
 
-        return preflight(self._connection, self._context, point, wanted, intent)
+    def _earlier(self, point: Point, wanted: Wanted, options: VmwareOptions) -> uuid.UUID | None:
+        """Instance UUID of a machine of ours that has the name already; what its name and adapters take is no
+        conflict."""
+        try:
+            folder = find_folder(self._connection, find_site(self._connection, options), wanted.folder)
+            there = machine_called(self._connection, folder, wanted.name)
+        except TargetError:
+            return None
+        vm = look(self._connection, there) if isinstance(there, vim.VirtualMachine) else None
+        if vm is None or vm.marks.get(MACHINE) != point.manifest.machine.name or not vm.instance:
+            return None
+        return uuid.UUID(vm.instance)
 
     def find(self, marker: uuid.UUID) -> Place | None:
         return self._find(marker).place()
@@ -110,7 +128,8 @@ class VmwareImporter:
             return "the machine with the disks is gone"
         if KEPT in vm.marks:
             return "what the machine wrote was merged into the disks"
-        return guard.broken(self._connection, vm, stage.guard)
+        journal = self._context.journal(uuid.UUID(stage.ref["marker"]))
+        return guard.broken(self._connection, vm, journal, stage.guard)
 
     # -- the machine -----------------------------------------------------------------------------------------------
 
@@ -126,7 +145,7 @@ class VmwareImporter:
                 )
             if BUILT in vm.marks or found.kept:
                 return found.build
-        elif reason := guard.broken(connection, vm, stage.guard):
+        elif reason := guard.broken(connection, vm, self._context.journal(place.marker), stage.guard):
             raise TargetMismatch(f"{vm.name}: {reason}", remedy="stage the disks again: run the import again")
         options = _options(wanted)
         site = find_site(connection, options)
@@ -176,12 +195,12 @@ class VmwareImporter:
             layer.remove(connection, self._now(vm), control, found.layer)
             guard.drop(journal)
         elif not keep and found.layer is not None:
-            trusted = found.guard and guard.same_disks(vm, found.guard)
+            trusted = guard.same_disks(vm, journal)
             layer.revert(connection, vm, control, found.layer)
             layer.remove(connection, self._now(vm), control, found.layer)
             vm = self._unnamed(self._now(vm))
             if trusted:
-                guard.note(connection, vm, journal)
+                guard.note(connection, vm, journal, found.guard)
             else:
                 guard.drop(journal)
         now = self._find(place.marker)
