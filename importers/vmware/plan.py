@@ -39,9 +39,12 @@ class Plan:
     machine: str
     """Its name at the source."""
 
-    def spec(self, name: str, marker: uuid.UUID, place: uuid.UUID, settings: Mapping[str, str]) -> Any:
-        """Of the machine that holds the stage: with its disks, and no adapter yet. `marker` is its own."""
-        return machine_spec(
+    def spec(
+        self, name: str, marker: uuid.UUID, place: uuid.UUID, settings: Mapping[str, str], *, meanwhile: str = ""
+    ) -> Any:
+        """Of the machine that holds the stage: with its disks, and no adapter yet. `marker` is its own; its files are
+        named by `name` also when it has another one `meanwhile`."""
+        spec = machine_spec(
             name,
             replace(self.choice, cards=()),
             self.options,
@@ -52,6 +55,8 @@ class Plan:
             disks=self.disks,
             settings=settings,
         )
+        spec.name = meanwhile or name
+        return spec
 
 
 def choose(connection: Connection, site: Site, disks: Sequence[Disk], wanted: Wanted, options: VmwareOptions) -> Choice:

@@ -76,7 +76,7 @@ def _imported(
     marker = marker_of_slot(found.marker, slot)
     manifest = point.manifest
     name = _TEMPORARY.format(name=wanted.name, sequence=manifest.sequence)
-    spec = import_spec(plan.spec(name, marker, found.marker, {"failback.name": wanted.name}))
+    spec = import_spec(plan.spec(wanted.name, marker, found.marker, {}, meanwhile=name))
     pool, folder, host = plan.site.pool.object, plan.folder.object, plan.host
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -91,11 +91,13 @@ def _imported(
                 level=plan.options.compression,
             )
             break
-        except TargetUnavailable as error:
-            if attempt == ATTEMPTS:
+        except (TargetUnavailable, TargetBusy) as error:
+            rest = find(connection, found.marker, journal).rest
+            # Busy by our own doing: what a dead command had asked for came to be only after we had looked.
+            if attempt == ATTEMPTS or (isinstance(error, TargetBusy) and not rest):
                 raise
             context.control.tell(f"{error.message}; again from the beginning ({attempt + 1} of {ATTEMPTS})")
-        for vm in find(connection, found.marker, journal).rest:
+        for vm in rest:
             take_away(connection, vm, journal, context.control)
     made = look(connection, machine)
     if made is None or [disk.size for disk in made.disks] != [disk.size for disk in plan.disks]:
