@@ -101,7 +101,10 @@ def find(connection: Connection, marker: uuid.UUID, journal: Journal) -> Found:
         if vm is not None:
             there.append(vm)
     whole = [vm for vm in there if SEQUENCE in vm.marks]
-    whole.sort(key=lambda vm: (layer_of(vm, marker) is not None or KEPT in vm.marks, int(vm.marks[SEQUENCE])))
+    noted = guard.machine_of(journal)
+    whole.sort(
+        key=lambda vm: (layer_of(vm, marker) is not None or KEPT in vm.marks, int(vm.marks[SEQUENCE]), vm.id == noted)
+    )
     vm = whole[-1] if whole else None
     return Found(
         marker,

@@ -42,6 +42,12 @@ def token_of(journal: Journal) -> str:
     return str(json.loads(noted)["token"]) if noted else ""
 
 
+def machine_of(journal: Journal) -> str:
+    """Id of the machine that is noted."""
+    noted = journal.get(NOTE)
+    return str(json.loads(noted)["machine"]) if noted else ""
+
+
 def broken(connection: Connection, vm: Vm, journal: Journal, token: str) -> str:
     """Why the disks must be hashed again; empty: they need not."""
     noted = journal.get(NOTE)

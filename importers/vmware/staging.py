@@ -8,6 +8,7 @@ from importers.vmware import guard
 from importers.vmware.bulk import ATTEMPTS, import_disks, take_away
 from importers.vmware.connection import Connection
 from importers.vmware.find import MACHINE, NAME, SEQUENCE, SLOTS, Found, find, marker_of_slot
+from importers.vmware.inventory import Entity, find_folder, find_site
 from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import Plan, plan_machine
@@ -20,7 +21,7 @@ from pipeline.progress import Counters
 from pipeline.target import Context
 from pipeline.wanted import Wanted
 
-_TEMPORARY = "{name}.failback-{sequence}"
+_TEMPORARY = "{name}.failback-{sequence}-{slot}"
 """Name of a machine while it is imported: the earlier one may still have the name that it gets."""
 
 
@@ -32,14 +33,21 @@ def stage_bulk(
     for vm in found.rest:
         take_away(connection, vm, journal, context.control)
     reason = _differs(connection, context, found, point)
-    if not reason and found.stage is not None:
+    if not reason and found.vm is not None and found.stage is not None:
+        if found.vm.name != wanted.name:
+            folder = find_folder(connection, find_site(connection, options), wanted.folder)
+            _rename(connection, context, found, found.vm, folder, wanted.name)
         return _unchanged(found.stage, point)
     plan = plan_machine(connection, point.manifest, wanted, options)
     context.control.tell(f"importing {point.manifest.label} as a whole: {reason}")
-    done = _imported(connection, context, plan, found, point, wanted)
+    made, done = _imported(connection, context, plan, found, point, wanted)
     if found.vm is not None:
         destroy(connection, found.vm, context.control)
-    return _named(connection, context, plan, found, done, wanted)
+    _rename(connection, context, found, made, plan.folder, wanted.name)
+    stage = find(connection, found.marker, journal).stage
+    if stage is None:
+        raise TargetMismatch(f"{wanted.name} is gone", remedy="somebody removed it: run the same command again")
+    return Stage(stage.machine, stage.sequence, stage.guard, tuple(done), ref=stage.ref)
 
 
 def _differs(connection: Connection, context: Context, found: Found, point: Point) -> str:
@@ -68,14 +76,14 @@ def _unchanged(stage: Stage, point: Point) -> Stage:
 
 def _imported(
     connection: Connection, context: Context, plan: Plan, found: Found, point: Point, wanted: Wanted
-) -> list[DiskRestored]:
-    """Marked as complete when it returns."""
+) -> tuple[Vm, list[DiskRestored]]:
+    """Marked as complete, and trusted from now on, when it returns."""
     journal = context.journal(found.marker)
     taken = {found.vm.instance.lower()} if found.vm else set()
     slot = next(slot for slot in SLOTS if str(marker_of_slot(found.marker, slot)) not in taken)
     marker = marker_of_slot(found.marker, slot)
     manifest = point.manifest
-    name = _TEMPORARY.format(name=wanted.name, sequence=manifest.sequence)
+    name = _TEMPORARY.format(name=wanted.name, sequence=manifest.sequence, slot=slot)
     spec = import_spec(plan.spec(wanted.name, marker, found.marker, {}, meanwhile=name))
     pool, folder, host = plan.site.pool.object, plan.folder.object, plan.host
     for attempt in range(1, ATTEMPTS + 1):
@@ -113,38 +121,30 @@ def _imported(
         vim.vm.ConfigSpec(extraConfig=marks),
         f"cannot mark {name} as complete",
     )
-    return done
+    made = look(connection, machine)
+    if made is None:
+        raise TargetMismatch(f"{name} is gone", remedy="somebody removed it: run the same command again")
+    guard.note(connection, made, journal)
+    return made, done
 
 
-def _named(
-    connection: Connection, context: Context, plan: Plan, found: Found, done: list[DiskRestored], wanted: Wanted
-) -> Stage:
-    """Under its own name, and trusted from now on."""
-    journal = context.journal(found.marker)
-    now = find(connection, found.marker, journal)
-    assert now.vm is not None, "it was just made"
-    vm = renamed(connection, context, now.vm, wanted.name, plan)
-    noted = guard.note(connection, vm, journal)
-    stage = now.stage
-    assert stage is not None
-    return Stage(stage.machine, stage.sequence, noted, tuple(done), ref=stage.ref)
-
-
-def renamed(connection: Connection, context: Context, vm: Vm, name: str, plan: Plan) -> Vm:
+def _rename(connection: Connection, context: Context, found: Found, vm: Vm, folder: Entity, name: str) -> None:
     """Raises TargetBusy when somebody else has that name there."""
     if vm.name == name:
-        return vm
-    other = machine_called(connection, plan.folder, name)
+        return
+    other = machine_called(connection, folder, name)
     if other is not None and other != vm.object:
         raise TargetBusy(
-            f"there is another machine called {name} in the folder {plan.folder.name}",
+            f"there is another machine called {name} in the folder {folder.name}",
             remedy="give ours another `name` or `folder` in the mapping, or rename that one",
         )
-    spec = vim.vm.ConfigSpec(name=name)
+    journal = context.journal(found.marker)
+    token = guard.token_of(journal)
+    spec = vim.vm.ConfigSpec(name=name, extraConfig=options_of({NAME: name}))
     reconfigure(connection, vm.object, context.control, spec, f"cannot name {vm.name} {name}")
     now = look(connection, vm.object)
-    assert now is not None
-    return now
+    if now is not None and guard.same_disks(now, journal):
+        guard.note(connection, now, journal, token)
 
 
 def forecast_bulk(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
