@@ -150,7 +150,7 @@ def _wait(
             if seen.state == "success":
                 return seen.result
             if seen.state == "error":
-                raise explain(seen.error, about)
+                raise explain(seen.error, about) from seen.error
             if machine is not None:
                 _put(connection, machine, about, answer)
     finally:

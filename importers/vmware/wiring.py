@@ -13,7 +13,7 @@ from importers.vmware.connection import Connection
 from importers.vmware.inventory import Host, Site
 from importers.vmware.networks import PortGroup, all_networks, hosts_without
 from importers.vmware.options import VmwareOptions
-from importers.vmware.properties import values_of, values_of_all
+from importers.vmware.properties import children, values_of, values_of_all
 from pipeline.finding import Finding
 
 Policy = Literal["accept", "reject", "unknown"]
@@ -34,7 +34,7 @@ def wiring(
             continue
         yield from _reach(network, site)
         here = [card for card in cards if card.network == name]
-        yield from _addresses(connection, network, [c.mac for c in here if c.mac], ours)
+        yield from _addresses(connection, site, network, [c.mac for c in here if c.mac], ours)
         if any(not card.mac for card in here):
             yield from _new_addresses(connection, network, site)
     if options.isolated:
@@ -66,12 +66,15 @@ def _reach(network: PortGroup, site: Site) -> Iterator[Finding]:
         yield Finding("note", f"network {network.name}", message, "make it on all of them")
 
 
-def _addresses(connection: Connection, network: PortGroup, macs: Sequence[str], ours: Any) -> Iterator[Finding]:
+def _addresses(
+    connection: Connection, site: Site, network: PortGroup, macs: Sequence[str], ours: Any
+) -> Iterator[Finding]:
     """Others in the network with an address that is to be kept."""
-    machines = [m for m in values_of(connection, network.object, "vm").get("vm", []) if m != ours]
     subject = f"network {network.name}"
-    if not macs or not machines:
+    if not macs:
         return
+    there = children(connection, site.vm_folder.object, vim.VirtualMachine, "network")
+    machines = [thing for thing, v in there if thing != ours and network.object in v.get("network", [])]
     if len(machines) > MOST_NEIGHBOURS:
         message = f"it has {len(machines)} machines: whether one has an address of ours was not looked for"
         yield Finding("note", subject, message)

@@ -1,47 +1,43 @@
-"""The unmodified simulator of govmomi, as a vCenter and as a single ESXi host."""
+"""The unmodified simulator of govmomi, as a vCenter and as a single ESXi host; and our stand-in."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+from simulators.vsphere_server import VSphere, run_vsphere
 
 from vmware.site import Site
 
 
 @contextmanager
-def _run(*flags: str) -> Iterator[Site]:
-    with subprocess.Popen(
-        [os.environ["VSPHERE_SIMULATOR"], "-stock", *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        yield Site(
-            f"{ready['address']}:{ready['port']}",
-            ready["user"],
-            ready["password"],
-            ready["fingerprint"],
-            "-esx" in flags,
-        )
-        process.stdin.close()
+def _site(monkeypatch: pytest.MonkeyPatch, home: Path, **settings: Any) -> Iterator[tuple[Site, VSphere]]:
+    with run_vsphere(home, **settings) as server:
+        site = Site.of(server, esxi=bool(settings.get("esx")))
+        monkeypatch.setenv("FAILBACK_VMWARE_PASSWORD", server.password)
+        try:
+            yield site, server
+        finally:
+            site.close()
 
 
 @pytest.fixture
-def vcenter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    with _run() as site:
-        monkeypatch.setenv("FAILBACK_VMWARE_PASSWORD", site.password)
+def vcenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with _site(monkeypatch, tmp_path / "vcenter", stock=True) as (site, _server):
         yield site
-        site.close()
 
 
 @pytest.fixture
-def esxi(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    with _run("-esx") as site:
-        monkeypatch.setenv("FAILBACK_VMWARE_PASSWORD", site.password)
+def esxi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with _site(monkeypatch, tmp_path / "esxi", stock=True, esx=True) as (site, _server):
         yield site
-        site.close()
+
+
+@pytest.fixture
+def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Site, VSphere]]:
+    """Ours: it refuses what vSphere refuses, and can be disturbed."""
+    with _site(monkeypatch, tmp_path / "standin") as found:
+        yield found

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyVmomi import vim
+from simulators.vsphere_server import VSphere
 
 from importers.vmware import inventory
 from importers.vmware.connection import Connection
@@ -49,6 +50,10 @@ class Site:
     fingerprint: str
     esxi: bool
     _open: list[Connection] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, server: VSphere, *, esxi: bool = False) -> Site:
+        return cls(f"{server.address}:{server.port}", server.user, server.password, server.fingerprint, esxi)
 
     def values(self, **said: Any) -> dict[str, Any]:
         """Options that lead there; the cluster is DC0_C0 when nothing else is said."""
