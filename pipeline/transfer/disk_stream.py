@@ -45,7 +45,7 @@ class StreamOptions:
     adapter: Adapter = "lsilogic"
     parallel: int = 4
     memory: int = 64 << 20
-    """Plain bytes held ahead of the reader, for each stream."""
+    """Bytes held ahead of the reader. For several streams side by side: a share for each, 24 MiB at least."""
     digests: tuple[str, ...] = ("sha1",)
     """Of the stream: names that hashlib knows, or blake3."""
 
