@@ -22,7 +22,8 @@ FailbackError                what failed, on which object, and what the user can
 │   ├── TargetFull           no space left
 │   ├── TargetBusy           mounted, held, or used by another restore
 │   ├── TargetMismatch       not the disk that was named (size, serial, foreign content)
-│   └── Unsupported          the platform cannot do that at all
+│   ├── Unsupported          the platform cannot do that at all
+│   └── LengthExceeded       a stream does not fit into the length that it was announced with
 ├── VerifyError              data differ from the recovery point
 ├── SessionHeld              another writer of the same machine is alive
 ├── SessionFenced            our session was fenced, or our recovery point taken by another writer
@@ -57,6 +58,7 @@ __all__ = [
     "Forged",
     "FormatError",
     "KeyRefused",
+    "LengthExceeded",
     "NewerFormat",
     "NotFound",
     "NotReady",
@@ -148,6 +150,10 @@ class TargetMismatch(TargetError):
 
 
 class Unsupported(TargetError):
+    pass
+
+
+class LengthExceeded(TargetError):
     pass
 
 
