@@ -89,7 +89,13 @@ def _sent(
             context.repository,
             point,
             disk,
-            StreamOptions(level=level, parallel=context.parallel, memory=memory, capacity=rounded(disk.size)),
+            StreamOptions(
+                level=level,
+                announce=True,
+                parallel=context.parallel,
+                memory=memory,
+                capacity=rounded(disk.size),
+            ),
             watch=watching,
         )
         for disk in disks

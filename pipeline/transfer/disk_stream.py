@@ -13,23 +13,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 from blake3 import blake3
 
 from manifests.manifest import Disk
 from manifests.sealing import Buffer
 from pipeline.catalogue import Point
+from pipeline.errors import LengthExceeded
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
-from pipeline.transfer.index_reader import IndexReader
 from pipeline.transfer.ordered import OrderedChunks
-from pipeline.writers.vmdk_grain import STORED, Compress, Pieces, compressed, compressor, length_of, stored
-from pipeline.writers.vmdk_stream import GRAIN, TABLE_GRAINS, Adapter, Shape, StreamEncoder, check_length
+from pipeline.transfer.packer import Packer
+from pipeline.transfer.stream_length import Extent, announced, extent_of
+from pipeline.writers.vmdk_grain import STORED, Pieces, length_of, stretched
+from pipeline.writers.vmdk_stream import SECTOR, Adapter, Shape, StreamEncoder, check_length
 
 _BLOCK = 1 << 20
-_ZEROS = bytes(GRAIN)
-Packed = list[tuple[int, Pieces]]
-"""Grains of one chunk, by number."""
 
 
 class _Hash(Protocol):
@@ -42,10 +40,13 @@ class StreamOptions:
     """How a disk is streamed. `level`: 0 is stored, with a length known beforehand; 1 to 9 as zlib's."""
 
     level: int = 0
+    announce: bool = False
+    """A length known beforehand also with a level: a sample of the disk is fetched for it (SAMPLE chunks, a request
+    each), and the stream is some percent longer than it had to be."""
     adapter: Adapter = "lsilogic"
     parallel: int = 4
     memory: int = 64 << 20
-    """Plain bytes held ahead of the reader, for each stream."""
+    """Bytes held ahead of the reader. For several streams side by side: a share for each, 24 MiB at least."""
     capacity: int = 0
     """Bytes of the VMDK's disk where a platform rounds sizes up, within the disk's last grain; 0: the disk's own."""
     digests: tuple[str, ...] = ("sha1",)
@@ -56,7 +57,9 @@ class DiskStream:
     """Blocks of about 1 MiB, from the beginning each time it is iterated, by one thread at a time; several streams may
     run side by side. Close the iterator to stop early (`contextlib.closing`); `watch` may raise to the same end.
 
-    Raises CorruptObject (names disk and range), StoreError, Unsupported (2 TiB).
+    Raises CorruptObject (names disk and range), StoreError, Unsupported (2 TiB), and LengthExceeded while a stream is
+    read whose announced length does not suffice: rare, since four standard errors of the sample's estimate are added,
+    and then the disk has to be sent again, stored.
     """
 
     def __init__(
@@ -68,10 +71,23 @@ class DiskStream:
         self._watch = watch
         self._shape = Shape(options.capacity or disk.size)
         self.name = f"{point.manifest.label} disk {disk.number}"
-        self.length = None if options.level else stored_length(repository, disk, options.capacity)
+        self._packer = Packer(disk, options.level, all_grains=options.announce or not options.level)
+        self._grains: tuple[int, int] | None = None
+        """How many there are, and the bytes that all of them take."""
+        self.length: int | None = None
         """Bytes of the whole stream; None when only its end will tell."""
+        if options.announce or not options.level:
+            extent = extent_of(repository, disk)
+            self._grains = extent.grains, self._length_of_all(extent)
+            self.length = self._shape.length(self._grains[1], extent.tables)
+            check_length(self.length)
         self.counters = self._counters()
         self._digests: dict[str, str] | None = None
+
+    def _length_of_all(self, extent: Extent) -> int:
+        if not self._options.level:
+            return extent.grains * STORED
+        return announced(self._repository, self._disk, extent, self._packer, parallel=self._options.parallel)
 
     def _counters(self) -> Counters:
         return Counters(phase="stream", disk=self.name, total=self._disk.size)
@@ -120,58 +136,46 @@ class DiskStream:
         chunks = OrderedChunks(
             self._repository,
             disk,
-            _Packer(disk, self._options.level),
+            self._packer,
             name=self.name,
             parallel=self._options.parallel,
             memory=self._options.memory,
         )
+        room = _Room(self.name, *self._grains) if self._grains else None
         yield encoder.front()
         for position, grains in chunks:
             counters.done = min(position * disk.chunk_size, disk.size)
             counters.read = chunks.fetched
             counters.written += disk.chunk_size
             for number, pieces in grains:
+                if room is not None:
+                    pieces = room.fill(pieces)
                 yield encoder.place(number, length_of(pieces))
                 yield from pieces
         counters.done = disk.size
         yield encoder.end()
 
 
-def stored_length(repository: Repository, disk: Disk, capacity: int = 0) -> int:
-    """Bytes of the disk's stream at level 0, from its index alone. Raises Unsupported when it cannot be."""
-    shape, grains, tables, last = Shape(capacity or disk.size), 0, 0, -1
-    each = disk.chunk_size // GRAIN
-    for positions, _rows in IndexReader(repository, disk).windows():
-        grains += len(positions) * each
-        if positions[-1] == disk.positions - 1:
-            grains -= disk.positions * each - shape.grains  # those of the last chunk that are beyond the disk
-        used = np.unique(positions * np.uint64(each) // np.uint64(TABLE_GRAINS))
-        tables += len(used) - int(used[0] == last)
-        last = int(used[-1])
-    length = shape.length(grains * STORED, tables)
-    check_length(length)
-    return length
+class _Room:
+    """What was announced for the grains that are still to come: all of it is used, and no more."""
 
+    def __init__(self, name: str, grains: int, length: int) -> None:
+        self._name, self._grains, self._length = name, grains, length
 
-class _Packer:
-    """Chunks become grains."""
+    def fill(self, pieces: Pieces) -> Pieces:
+        """The next grain, stretched where even stored grains would not fill the room behind it.
 
-    def __init__(self, disk: Disk, level: int) -> None:
-        self._each = disk.chunk_size // GRAIN
-        self._grains = Shape(disk.size).grains
-        self._compress: Compress | None = compressor(level) if level else None
-
-    def __call__(self, position: int, plain: Buffer) -> Packed:
-        first = position * self._each
-        view = memoryview(plain)
-        packed: Packed = []
-        for i in range(min(self._each, self._grains - first)):
-            part = view[i * GRAIN : (i + 1) * GRAIN]
-            if self._compress is None:
-                packed.append((first + i, stored(first + i, part)))
-            elif self._each == 1 or part.tobytes() != _ZEROS:  # a chunk that is not zero may hold grains that are
-                packed.append((first + i, compressed(first + i, part, self._compress)))
-        return packed
+        Raises LengthExceeded when the room does not suffice."""
+        self._grains -= 1
+        length = length_of(pieces)
+        if length + self._grains * SECTOR > self._length:
+            raise LengthExceeded(
+                f"{self._name} compresses less than its sample: it does not fit into the length that was announced",
+                remedy="send it stored (level 0), or without a length",
+            )
+        wanted = max(length, self._length - self._grains * STORED)
+        self._length -= wanted
+        return pieces if wanted == length else stretched(pieces, wanted)
 
 
 class _Hashing:

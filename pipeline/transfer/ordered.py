@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Generic, TypeVar
-
-import numpy as np
 
 from manifests.entry import PackTable
 from manifests.manifest import Disk
@@ -18,29 +16,25 @@ from pipeline.errors import CorruptObject, FormatError
 from pipeline.repository import Repository
 from pipeline.transfer.fetch import Fetcher, PackJob, by_pack
 from pipeline.transfer.index_reader import Block, IndexReader
+from pipeline.transfer.window import Window, cut
 
 T = TypeVar("T")
+Results = list[tuple[int, T]]
 
-SLICE = 8 << 20
-"""Plain bytes that are asked for together: about three requests for a pack that holds nothing else."""
+SLICE = 4 << 20
+"""Plain bytes that are worked on together."""
 _ENTRIES = 1 << 15
 """Of the index at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched(Generic[T]):
-    """What one job gave: what `work` made of its chunks, in the order of their positions."""
-
-    results: list[tuple[int, T]]
-    fetched: int
-    """Stored bytes."""
+_MOST_WORKERS = 4
 
 
 class OrderedChunks(Generic[T]):
     """`work(position, plain chunk)` for every chunk that is not zero, results by position. It is called in several
-    threads at once; its result may refer to the chunk's memory. At most about `memory` plain bytes are held.
+    threads at once, and its result may refer to the chunk's memory.
 
-    `name` is that of the disk in errors.
+    `memory`: bytes held ahead of the reader. A quarter is plain; the rest are three windows of sealed ones (one that is
+    fetched, one that is worked on, the end of the one before): the larger they are, the fewer requests.
+    `parallel`: requests at a time. `name` is that of the disk in errors.
     """
 
     def __init__(
@@ -58,57 +52,63 @@ class OrderedChunks(Generic[T]):
         self._work = work
         self._name = name
         self._parallel = parallel
-        self._ahead = max(memory // SLICE, 2)
+        self._ahead = max(memory // 4 // SLICE, 2)
+        self._stored = memory // 4
         self._packs = PackTable()
         self._local = threading.local()
         self.fetched = 0
         """Stored bytes of what was given out."""
 
-    def __iter__(self) -> Iterator[tuple[int, T]]:
+    def __iter__(self) -> Generator[tuple[int, T]]:
         """Raises CorruptObject, which names disk and range, and StoreError. Whoever stops early closes the iterator:
         what was not begun is then not done."""
-        reader = IndexReader(self._repository, self._disk, self._packs)
-        pool = ThreadPoolExecutor(self._parallel, "stream")
+        requests = ThreadPoolExecutor(self._parallel, "fetch")
+        workers = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS), "pack")
         try:
-            ahead: deque[list[Future[Fetched[T]]]] = deque()
-            for block in self._slices(reader.windows(entries=_ENTRIES)):
-                ahead.append([pool.submit(self._run, job) for job in by_pack(*block)])
-                if len(ahead) >= self._ahead:
-                    yield from self._in_order(ahead.popleft())
+            ahead: deque[list[Future[Results[T]]]] = deque()
+            for window, block in self._windows(requests):
+                for part in self._slices(block):
+                    ahead.append([workers.submit(self._run, window, job) for job in by_pack(*part)])
+                    if len(ahead) >= self._ahead:
+                        yield from _in_order(ahead.popleft())
+                self.fetched += window.fetched
             while ahead:
-                yield from self._in_order(ahead.popleft())
+                yield from _in_order(ahead.popleft())
         finally:
             # Requests that are under way end by their own time limit; nobody waits for what they bring.
-            pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (workers, requests):
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _slices(self, windows: Iterator[Block]) -> Iterator[Block]:
+    def _windows(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Window, Block]]:
+        """Each one while the next is fetched."""
+        reader = IndexReader(self._repository, self._disk, self._packs)
+        now: tuple[Window, Block] | None = None
+        for block, jobs in cut(reader.windows(entries=_ENTRIES), stored=self._stored):
+            following = Window(self._repository, self._packs, jobs, pool), block
+            if now is not None:
+                yield now
+            now = following
+        if now is not None:
+            yield now
+
+    def _slices(self, block: Block) -> Iterator[Block]:
+        positions, rows = block
         most = max(SLICE // self._disk.chunk_size, 1)
-        for positions, rows in windows:
-            for start in range(0, len(positions), most):
-                yield positions[start : start + most], rows[start : start + most]
+        for start in range(0, len(positions), most):
+            yield positions[start : start + most], rows[start : start + most]
 
-    def _in_order(self, jobs: list[Future[Fetched[T]]]) -> Iterator[tuple[int, T]]:
-        done = [job.result() for job in jobs]
-        self.fetched += sum(one.fetched for one in done)
-        if len(done) == 1:
-            return iter(done[0].results)
-        return iter(sorted((item for one in done for item in one.results), key=lambda item: item[0]))
-
-    def _run(self, job: PackJob) -> Fetched[T]:
+    def _run(self, window: Window, job: PackJob) -> Results[T]:
         local = self._local
         if not hasattr(local, "fetcher"):
             local.fetcher = Fetcher(self._repository, self._disk.chunk_size, self._packs)
         fetcher: Fetcher = local.fetcher
-        before = fetcher.fetched
-        results: list[tuple[int, T]] = []
+        results: Results[T] = []
         try:
-            for position, plain in fetcher.chunks(job):
+            for position, plain in fetcher.chunks(job, read=window.read_pack):
                 results.append((position, self._work(position, plain)))
         except FormatError as error:
             raise self._damaged(int(job.positions[len(results)]), error) from error
-        if (np.diff(job.positions.astype(np.int64)) < 0).any():  # by offset, in a pack whose chunks were joined
-            results.sort(key=lambda item: item[0])
-        return Fetched(results, fetcher.fetched - before)
+        return results
 
     def _damaged(self, position: int, error: FormatError) -> CorruptObject:
         size = self._disk.chunk_size
@@ -117,3 +117,7 @@ class OrderedChunks(Generic[T]):
         return CorruptObject(
             f"{self._name}: its {length} bytes at {start} cannot be had: {error.message}", remedy=error.remedy
         )
+
+
+def _in_order(jobs: list[Future[Results[T]]]) -> list[tuple[int, T]]:
+    return sorted((item for job in jobs for item in job.result()), key=lambda item: item[0])

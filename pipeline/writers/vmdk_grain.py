@@ -2,6 +2,11 @@
 
 **Stored**: 64 KiB in two stored blocks of deflate (RFC 1951, 3.2.4: one holds 65,535 bytes at most) always take
 66,048 bytes, so that the length of a stream follows from the places of its grains alone.
+
+**Stretched**: a compressed grain can be made as long as a stored one, for a stream that was announced longer than it
+is: empty stored blocks, five bytes each, go between the zlib header and the first block. Every inflate takes them, and
+no reader needs more room than for a stored grain. Padding between grains would do for a reader with a file; one that
+takes the stream as it comes expects a grain or a marker there.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ _FIRST = 65535
 _FIRST_BLOCK = struct.pack("<BHH", 0, _FIRST, ~_FIRST & 0xFFFF)
 _LAST_BLOCK = struct.pack("<BHH", 1, GRAIN - _FIRST, ~(GRAIN - _FIRST) & 0xFFFF)
 _STORED_DATA = len(_ZLIB) + len(_FIRST_BLOCK) + len(_LAST_BLOCK) + GRAIN + _ADLER.size
+_EMPTY_BLOCK = b"\0\0\0\xff\xff"
 STORED = -(-(_HEAD.size + _STORED_DATA) // SECTOR) * SECTOR
 """Bytes of a stored grain, header and padding included: 66,048."""
 _STORED_PADDING = bytes(STORED - _HEAD.size - _STORED_DATA)
@@ -47,6 +53,14 @@ def compressed(grain: int, plain: Buffer, compress: Compress) -> Pieces:
         return stored(grain, plain)
     used = _HEAD.size + len(data)
     return (_HEAD.pack(grain * (GRAIN // SECTOR), len(data)), data, bytes(-used % SECTOR))
+
+
+def stretched(grain: Pieces, length: int) -> Pieces:
+    """A compressed grain, made to take `length` bytes: whole sectors, at most STORED."""
+    head, data, _padding = grain
+    sector, _length = _HEAD.unpack(head)
+    longer = b"".join([data[:2], _EMPTY_BLOCK * ((length - _HEAD.size - len(data)) // len(_EMPTY_BLOCK)), data[2:]])
+    return _HEAD.pack(sector, len(longer)), longer, bytes(length - _HEAD.size - len(longer))
 
 
 def length_of(pieces: Pieces) -> int:
