@@ -45,7 +45,7 @@ class StreamOptions:
     each), and the stream is some percent longer than it had to be."""
     adapter: Adapter = "lsilogic"
     parallel: int = 4
-    memory: int = 64 << 20
+    memory: int = 48 << 20
     """Bytes held ahead of the reader. For several streams side by side: a share for each, 24 MiB at least."""
     digests: tuple[str, ...] = ("sha1",)
     """Of the stream: names that hashlib knows, or blake3."""
