@@ -30,6 +30,8 @@ FailbackError                what failed, on which object, and what the user can
 ├── PlaceHeld                another command works on the same machine at the target
 ├── NotReady                 the preflight found errors; nothing was changed
 ├── BootError                the machine is built, but does not start, or ended by itself
+├── AgentError               an agent: not paired, refuses an order
+│   └── AgentSilent          it gives no sign of life; what it was told goes on when it does
 ├── KeyRefused               a key is missing, wrong or not good for this; or not the repository that is known here
 └── Cancelled                the caller wanted the work to end; the same call goes on
 """
@@ -49,6 +51,8 @@ from manifests.errors import (
 
 __all__ = [
     "AccessDenied",
+    "AgentError",
+    "AgentSilent",
     "AlreadyExists",
     "BootError",
     "Cancelled",
@@ -179,6 +183,14 @@ class NotReady(FailbackError):
 
 class BootError(FailbackError):
     exit_code = 12
+
+
+class AgentError(FailbackError):
+    exit_code = 14
+
+
+class AgentSilent(AgentError):
+    pass
 
 
 class Cancelled(FailbackError):

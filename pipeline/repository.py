@@ -93,12 +93,7 @@ class Repository:
                 remedy=NO_REPOSITORY,
             ) from error
         document = RepositoryDocument.decode(bytes(data))
-        unknown = [info.key for info in store.list("features/")]
-        if unknown:
-            raise NewerFormat(
-                f"{store.name} uses {unknown[0]}, which this failback does not know",
-                remedy="upgrade failback on this host",
-            )
+        refuse_features(store)
         check(document)
         if document.encryption is None:
             return cls(store, document)
@@ -196,6 +191,14 @@ class Repository:
             while len(self._pack_keys) > _PACK_KEYS:
                 self._pack_keys.popitem(last=False)
         return found
+
+
+def refuse_features(store: Store) -> None:
+    """Raises NewerFormat when a reader must know more than this one does."""
+    for info in store.list("features/"):
+        raise NewerFormat(
+            f"{store.name} uses {info.key}, which this failback does not know", remedy="upgrade failback on this host"
+        )
 
 
 def missing(key: str) -> CorruptObject:
