@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +11,23 @@ import pytest
 from pyVmomi import vim, vmodl
 
 from simulators.vsphere_client import (
-    DISK_BYTES,
     Client,
     TaskFailed,
     eventually,
     log_in,
     machine_spec,
-    stream_of,
     upload,
 )
-from simulators.vsphere_server import VSphere, run_vsphere
-
-_names = (f"machine-{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VSphere]:
-    with run_vsphere(tmp_path_factory.mktemp("vsphere"), lease_timeout="2s") as running:
-        yield running
-        assert running.report()["problems"] == []
-
-
-@pytest.fixture
-def client(server: VSphere) -> Client:
-    server.clear_rules()
-    server.forget()
-    return log_in(server)
-
-
-@pytest.fixture(scope="module")
-def raw() -> bytes:
-    data = bytearray(DISK_BYTES)
-    data[512:1024] = b"content " * 64
-    data[-4096:] = bytes(range(256)) * 16
-    return bytes(data)
-
-
-@pytest.fixture(scope="module")
-def stream(raw: bytes, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return stream_of(raw, tmp_path_factory.mktemp("stream"))
+from simulators.vsphere_server import VSphere
 
 
 def disk_file(server: VSphere, machine: str) -> Path:
     return Path(server.machine(machine)["disks"][0]["file"])
 
 
-def test_what_is_uploaded_is_what_the_disk_holds(client: Client, server: VSphere, stream: bytes, raw: bytes) -> None:
-    name = next(_names)
+def test_what_is_uploaded_is_what_the_disk_holds(
+    client: Client, name: str, server: VSphere, stream: bytes, raw: bytes
+) -> None:
     lease = client.lease(machine_spec(name))
     info = client.get(lease, "info")
     [url] = info.deviceUrl
@@ -91,36 +59,36 @@ def patched(stream: bytes, offset: int, value: bytes) -> bytes:
     ids=["version 1", "not compressed", "another capacity", "no VMDK", "another kind", "cut off"],
 )
 def test_a_stream_that_a_host_would_refuse_is_refused(
-    client: Client, stream: bytes, damage: Any, reason: bytes
+    client: Client, name: str, stream: bytes, damage: Any, reason: bytes
 ) -> None:
-    lease = client.lease(machine_spec(next(_names)))
+    lease = client.lease(machine_spec(name))
     answer = upload(client.get(lease, "info").deviceUrl[0].url, damage(stream))
     assert answer.status == 400
     assert reason in answer.body
     lease.HttpNfcLeaseAbort()
 
 
-def test_another_content_type_is_refused(client: Client, stream: bytes) -> None:
-    lease = client.lease(machine_spec(next(_names)))
+def test_another_content_type_is_refused(client: Client, name: str, stream: bytes) -> None:
+    lease = client.lease(machine_spec(name))
     assert upload(client.get(lease, "info").deviceUrl[0].url, stream, kind="application/octet-stream").status == 415
     lease.HttpNfcLeaseAbort()
 
 
-def test_an_upload_without_a_length_is_refused(client: Client, stream: bytes) -> None:
-    lease = client.lease(machine_spec(next(_names)))
+def test_an_upload_without_a_length_is_refused(client: Client, name: str, stream: bytes) -> None:
+    lease = client.lease(machine_spec(name))
     assert upload(client.get(lease, "info").deviceUrl[0].url, iter([stream])).status == 411
     lease.HttpNfcLeaseAbort()
 
 
-def test_a_lease_without_its_disks_is_not_completed(client: Client) -> None:
-    lease = client.lease(machine_spec(next(_names)))
+def test_a_lease_without_its_disks_is_not_completed(client: Client, name: str) -> None:
+    lease = client.lease(machine_spec(name))
     with pytest.raises(vim.fault.InvalidState):
         lease.HttpNfcLeaseComplete()
     lease.HttpNfcLeaseAbort()
 
 
-def test_a_completed_lease_takes_nothing_more(client: Client, stream: bytes) -> None:
-    lease = client.lease(machine_spec(next(_names)))
+def test_a_completed_lease_takes_nothing_more(client: Client, name: str, stream: bytes) -> None:
+    lease = client.lease(machine_spec(name))
     url = client.get(lease, "info").deviceUrl[0].url
     assert upload(url, stream).status == 201
     lease.HttpNfcLeaseComplete()
@@ -129,8 +97,8 @@ def test_a_completed_lease_takes_nothing_more(client: Client, stream: bytes) -> 
         lease.HttpNfcLeaseComplete()
 
 
-def test_a_machine_under_a_lease_is_left_alone(client: Client) -> None:
-    lease = client.lease(machine_spec(next(_names)))
+def test_a_machine_under_a_lease_is_left_alone(client: Client, name: str) -> None:
+    lease = client.lease(machine_spec(name))
     machine = client.get(lease, "info").entity
     for start in (
         machine.PowerOnVM_Task,
@@ -144,8 +112,7 @@ def test_a_machine_under_a_lease_is_left_alone(client: Client) -> None:
     lease.HttpNfcLeaseAbort()
 
 
-def test_an_aborted_lease_leaves_nothing(client: Client, server: VSphere, stream: bytes) -> None:
-    name = next(_names)
+def test_an_aborted_lease_leaves_nothing(client: Client, name: str, server: VSphere, stream: bytes) -> None:
     lease = client.lease(machine_spec(name))
     assert upload(client.get(lease, "info").deviceUrl[0].url, stream).status == 201
     lease.HttpNfcLeaseAbort()
@@ -155,8 +122,7 @@ def test_an_aborted_lease_leaves_nothing(client: Client, server: VSphere, stream
     assert server.report()["orphans"] == []
 
 
-def test_a_lease_that_nobody_renews_times_out(client: Client, server: VSphere) -> None:
-    name = next(_names)
+def test_a_lease_that_nobody_renews_times_out(client: Client, name: str, server: VSphere) -> None:
     lease = client.lease(machine_spec(name))
     assert client.get(lease, "info").leaseTimeout == 2
     eventually(lambda: client.get(lease, "state") == "error")
@@ -167,9 +133,9 @@ def test_a_lease_that_nobody_renews_times_out(client: Client, server: VSphere) -
     assert server.report()["orphans"] == []
 
 
-def test_progress_keeps_a_lease(client: Client, stream: bytes) -> None:
-    lease = client.lease(machine_spec(next(_names)))
-    other = client.lease(machine_spec(next(_names)))
+def test_progress_keeps_a_lease(client: Client, name: str, stream: bytes) -> None:
+    lease = client.lease(machine_spec(name))
+    other = client.lease(machine_spec(name + "-other"))
 
     def renewed() -> bool:
         lease.HttpNfcLeaseProgress(10)
@@ -180,8 +146,7 @@ def test_progress_keeps_a_lease(client: Client, stream: bytes) -> None:
     lease.HttpNfcLeaseAbort()
 
 
-def test_a_lease_belongs_to_its_session_and_ends_with_it(client: Client, server: VSphere) -> None:
-    name = next(_names)
+def test_a_lease_belongs_to_its_session_and_ends_with_it(client: Client, name: str, server: VSphere) -> None:
     lease = client.lease(machine_spec(name))
     other = log_in(server)
     with pytest.raises(vmodl.fault.ManagedObjectNotFound):
@@ -193,8 +158,7 @@ def test_a_lease_belongs_to_its_session_and_ends_with_it(client: Client, server:
         client.instance.CurrentTime()
 
 
-def test_cancelling_the_task_ends_the_lease(client: Client, server: VSphere) -> None:
-    name = next(_names)
+def test_cancelling_the_task_ends_the_lease(client: Client, name: str, server: VSphere) -> None:
     lease = client.lease(machine_spec(name))
     tasks = client.get(client.content.taskManager, "recentTask")
     running = [task for task in tasks if client.get(task, "info.state") == "running"]
@@ -204,16 +168,15 @@ def test_cancelling_the_task_ends_the_lease(client: Client, server: VSphere) -> 
     eventually(lambda: name not in server.report()["machines"])
 
 
-def test_a_taken_name_fails_the_lease(client: Client, stream: bytes) -> None:
-    name = next(_names)
+def test_a_taken_name_fails_the_lease(client: Client, name: str, stream: bytes) -> None:
     client.imported(name, stream)
     lease = client.lease(machine_spec(name))
     assert client.get(lease, "state") == "error"
     assert isinstance(client.get(lease, "error"), vim.fault.DuplicateName)
 
 
-def test_a_full_datastore_fails_the_lease(client: Client, server: VSphere, stream: bytes) -> None:
-    lease = client.lease(machine_spec(next(_names), datastore="LocalDS_1"))
+def test_a_full_datastore_fails_the_lease(client: Client, name: str, server: VSphere, stream: bytes) -> None:
+    lease = client.lease(machine_spec(name, datastore="LocalDS_1"))
     server.resize("LocalDS_1", 4096)
     assert upload(client.get(lease, "info").deviceUrl[0].url, stream).status == 500
     eventually(lambda: client.get(lease, "state") == "error")

@@ -88,6 +88,11 @@ class VSphere:
     def question(self, machine: str, **question: Any) -> None:
         self._control("POST", f"/machines/{machine}/question", question)
 
+    def forward(self, machine: str, port: int, **where: Any) -> str:
+        """ADDRESS:PORT here that leads to a port of the guest that QEMU runs: see Forward in forward.go."""
+        answer: str = self._control("POST", f"/machines/{machine}/forward", {"guest": port, **where})
+        return answer
+
     def add_user(self, name: str, password: str, grants: dict[str, list[str]]) -> None:
         """`grants`: privileges by an object's name or id, "*" for everything."""
         self._control("POST", "/users", {"name": name, "password": password, "grants": grants})

@@ -45,6 +45,9 @@ func (w *World) startControl() (string, error) {
 	mux.HandleFunc("POST /machines/{name}/question", hear(func(request *http.Request, question *Question) error {
 		return w.ask(request.PathValue("name"), question)
 	}))
+	mux.HandleFunc("POST /machines/{name}/forward", tell(func(request *http.Request, wish *Forward) (any, error) {
+		return w.forward(request.PathValue("name"), wish)
+	}))
 	mux.HandleFunc("POST /users", hear(func(_ *http.Request, user *User) error { return w.access.addUser(user) }))
 	mux.HandleFunc("POST /license", hear(func(_ *http.Request, wish *struct {
 		Restricted bool `json:"restricted"`
@@ -59,17 +62,22 @@ func (w *World) startControl() (string, error) {
 
 // hear reads a JSON body. What it has too much is an error: a misspelt switch would go unnoticed.
 func hear[T any](do func(*http.Request, *T) error) http.HandlerFunc {
+	return tell(func(request *http.Request, wish *T) (any, error) { return nil, do(request, wish) })
+}
+
+// tell is hear with an answer.
+func tell[T any](do func(*http.Request, *T) (any, error)) http.HandlerFunc {
 	return func(answer http.ResponseWriter, request *http.Request) {
 		wish := new(T)
 		decoder := json.NewDecoder(request.Body)
 		decoder.DisallowUnknownFields()
 		err := decoder.Decode(wish)
 		if err == nil {
-			err = do(request, wish)
-		}
-		if err == nil {
-			say(answer, nil)
-			return
+			var said any
+			if said, err = do(request, wish); err == nil {
+				say(answer, said)
+				return
+			}
 		}
 		status := http.StatusBadRequest
 		if known, ok := err.(*refusal); ok {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path"
 	"strings"
 	"sync"
 	"syscall"
@@ -69,24 +70,24 @@ func (g *Guests) gone(id string, running *Running) bool {
 	return true
 }
 
-// written is how many bytes QEMU wrote to each of a machine's disks, by node.
+// written is how many bytes the guest wrote to each of a machine's disks since power-on, by device.
 func (g *Guests) written(id string) map[string]int64 {
 	running := g.get(id)
 	if running == nil {
 		return nil
 	}
 	var stats []struct {
-		Node  string `json:"node-name"`
-		Stats struct {
+		Device string `json:"qdev"`
+		Stats  struct {
 			Written int64 `json:"wr_bytes"`
 		} `json:"stats"`
 	}
-	if err := running.monitor.do("query-blockstats", map[string]any{"query-nodes": true}, &stats); err != nil {
+	if err := running.monitor.do("query-blockstats", nil, &stats); err != nil {
 		return nil
 	}
 	bytes := map[string]int64{}
-	for _, node := range stats {
-		bytes[node.Node] += node.Stats.Written
+	for _, device := range stats {
+		bytes[path.Base(device.Device)] = device.Stats.Written
 	}
 	return bytes
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vmware/govmomi/simulator"
@@ -36,6 +37,7 @@ func (w *World) diskDevices(vm *simulator.VirtualMachine, attached Attached, ind
 	case "scsi":
 		front["driver"], front["bus"], front["scsi-id"] = "scsi-hd", fmt.Sprintf("c%d.0", attached.Device.ControllerKey), unit
 		front["vendor"], front["product"] = "VMware", "Virtual disk"
+		front["wwn"] = wwn(attached.Backing.Uuid)
 	case "ide":
 		front["driver"], front["bus"] = "ide-hd", bus
 	case "nvme":
@@ -54,6 +56,12 @@ func (w *World) diskDevices(vm *simulator.VirtualMachine, attached Attached, ind
 		front["bootindex"] = index
 	}
 	return node, front, nil
+}
+
+// wwn is a number without which Linux' mptsas driver passes a disk of QEMU over.
+func wwn(uuid string) uint64 {
+	number, _ := strconv.ParseUint(serial(uuid)[16:], 16, 64)
+	return 0x5<<60 | number>>4
 }
 
 func enabledUUID(vm *simulator.VirtualMachine) bool {
@@ -113,13 +121,32 @@ func (w *World) unplug(vm *simulator.VirtualMachine, attached Attached) *Failure
 	if running == nil {
 		return nil
 	}
+	files, err := w.chain(attached.Path())
+	if err != nil {
+		return systemError("%v", err)
+	}
+	var nodes []string
+	for _, file := range files {
+		disk, err := w.openDisk(file)
+		if err != nil {
+			return systemError("%v", err)
+		}
+		if node, err := running.nodeOf(disk.Blocks()); err == nil && node != "" {
+			nodes = append(nodes, node)
+		}
+	}
 	name := deviceName(attached.Device.Key)
-	err := running.monitor.do("device_del", map[string]any{"id": name}, nil)
+	err = running.monitor.do("device_del", map[string]any{"id": name}, nil)
 	if err == nil {
 		err = running.monitor.await("DEVICE_DELETED", func(data map[string]any) bool { return data["device"] == name })
 	}
-	if err == nil {
-		err = running.monitor.do("blockdev-del", map[string]any{"node-name": nodeName(attached.Device.Key)}, nil)
+	for i, node := range nodes {
+		if err == nil {
+			deleted := running.monitor.do("blockdev-del", map[string]any{"node-name": node}, nil)
+			if i == 0 { // those below may have gone with it
+				err = deleted
+			}
+		}
 	}
 	if err != nil {
 		return vmConfigFault("msg.hotplug.remove", "Failed to remove disk '%s': %v", attached.Path(), err)

@@ -50,7 +50,7 @@ func (w *World) newLease(ctx *simulator.Context, pool *simulator.ResourcePool) *
 	lease.Capabilities = types.HttpNfcLeaseCapabilities{CorsSupported: true, PullModeSupported: true}
 	lease.Mode = string(types.HttpNfcLeaseModePushOrGet)
 	ctx.Session.Put(lease)
-	lease.task = w.announce(ctx, pool, "ImportVAppLRO")
+	lease.task = w.announce(ctx, pool, importTask)
 	lease.task.Info.Cancelable = true
 	w.mu.Lock()
 	w.leases[lease.Self] = lease

@@ -139,7 +139,7 @@ func (w *World) machineState(vm *simulator.VirtualMachine) MachineState {
 	for _, attached := range attachedDisks(vm.Config.Hardware.Device) {
 		disk := AttachedDisk{
 			Path: attached.Path(), UUID: attached.Backing.Uuid, Capacity: attached.Device.CapacityInBytes,
-			Controller: attached.Device.ControllerKey, Written: written[nodeName(attached.Device.Key)],
+			Controller: attached.Device.ControllerKey, Written: written[deviceName(attached.Device.Key)],
 		}
 		if attached.Device.UnitNumber != nil {
 			disk.Unit = *attached.Device.UnitNumber

@@ -58,7 +58,7 @@ func (w *World) run(
 func (w *World) announce(ctx *simulator.Context, entity mo.Reference, method string) *simulator.Task {
 	task := simulator.CreateTask(entity.Reference(), method, nil)
 	task.Info.Name = method
-	task.Info.DescriptionId = entity.Reference().Type + "." + strings.TrimSuffix(method, "_Task")
+	task.Info.DescriptionId = describe(entity.Reference().Type, method)
 	task.Info.Reason = &types.TaskReasonUser{UserName: ctx.Session.UserName}
 	task.Info.State = types.TaskInfoStateRunning
 	task.Info.StartTime = types.NewTime(time.Now())
@@ -75,6 +75,30 @@ func (w *World) announce(ctx *simulator.Context, entity mo.Reference, method str
 	w.post(ctx, entity, task.Info)
 	return task
 }
+
+// describe is the name of a task's text: mostly the method's own. The others are those of vCenter's task list.
+func describe(kind, method string) string {
+	switch method {
+	case "CreateVM_Task":
+		return "Folder.createVm"
+	case "PowerOnVM_Task", "PowerOffVM_Task", "ResetVM_Task", "SuspendVM_Task":
+		return kind + "." + lowered(strings.TrimSuffix(method, "VM_Task"))
+	case "ReconfigVM_Task":
+		return "VirtualMachine.reconfigure"
+	case "RevertToSnapshot_Task":
+		return "vm.Snapshot.revert"
+	case "RemoveSnapshot_Task":
+		return "vm.Snapshot.remove"
+	case importTask:
+		return kind + "." + importTask
+	}
+	return kind + "." + lowered(strings.TrimSuffix(method, "_Task"))
+}
+
+func lowered(name string) string { return strings.ToLower(name[:1]) + name[1:] }
+
+// importTask is the name of the task beside an import's lease, which no method has.
+const importTask = "ImportVAppLRO"
 
 func (w *World) finish(task *simulator.Task, result types.AnyType, failure *Failure) {
 	ctx := w.background(nil)
