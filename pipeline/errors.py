@@ -22,6 +22,7 @@ FailbackError                what failed, on which object, and what the user can
 │   ├── TargetFull           no space left
 │   ├── TargetBusy           mounted, held, or used by another restore
 │   ├── TargetMismatch       not the disk that was named (size, serial, foreign content)
+│   ├── TargetUnavailable    the platform does not answer, or did not say how it ended: look again
 │   └── Unsupported          the platform cannot do that at all
 ├── VerifyError              data differ from the recovery point
 ├── SessionHeld              another writer of the same machine is alive
@@ -77,6 +78,7 @@ __all__ = [
     "TargetError",
     "TargetFull",
     "TargetMismatch",
+    "TargetUnavailable",
     "Unreadable",
     "Unsupported",
     "UsageError",
@@ -148,6 +150,10 @@ class TargetBusy(TargetError):
 
 
 class TargetMismatch(TargetError):
+    pass
+
+
+class TargetUnavailable(TargetError):
     pass
 
 
