@@ -22,6 +22,7 @@ FailbackError                what failed, on which object, and what the user can
 │   ├── TargetFull           no space left
 │   ├── TargetBusy           mounted, held, or used by another restore
 │   ├── TargetMismatch       not the disk that was named (size, serial, foreign content)
+│   ├── TargetUnavailable    the platform does not answer, or did not say how it ended: look again
 │   ├── Unsupported          the platform cannot do that at all
 │   └── LengthExceeded       a stream does not fit into the length that it was announced with
 ├── VerifyError              data differ from the recovery point
@@ -79,6 +80,7 @@ __all__ = [
     "TargetError",
     "TargetFull",
     "TargetMismatch",
+    "TargetUnavailable",
     "Unreadable",
     "Unsupported",
     "UsageError",
@@ -150,6 +152,10 @@ class TargetBusy(TargetError):
 
 
 class TargetMismatch(TargetError):
+    pass
+
+
+class TargetUnavailable(TargetError):
     pass
 
 
