@@ -45,7 +45,7 @@ class StreamOptions:
     each), and the stream is some percent longer than it had to be."""
     adapter: Adapter = "lsilogic"
     parallel: int = 4
-    memory: int = 64 << 20
+    memory: int = 48 << 20
     """Bytes held ahead of the reader. For several streams side by side: a share for each, 24 MiB at least."""
     capacity: int = 0
     """Bytes of the VMDK's disk where a platform rounds sizes up, within the disk's last grain; 0: the disk's own."""

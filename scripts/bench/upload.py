@@ -26,7 +26,7 @@ def main() -> None:
     with invocation.stack:
         repository = invocation.open_repository()
         point = resolve(repository, PointName(arguments.machine, None))
-        options = StreamOptions(level=arguments.level)
+        options = StreamOptions(level=arguments.level, announce=True)
         stream = DiskStream(repository, point, point.manifest.disks[0], options)
         context = ssl.create_default_context(cafile=str(arguments.certificate))
         with closing(http.client.HTTPSConnection(ADDRESS, arguments.port, context=context)) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from transfer.killing import in_child, kill_at
 from transfer.support import CHUNK, MIB, Workbench, make_disk, noise, poke, text
 from transfer.vmdk_reader import read_vmdk
 
-from pipeline.errors import StoreUnavailable, TargetBusy, TargetMismatch, UsageError, VerifyError
+from pipeline.errors import StoreUnavailable, TargetBusy, TargetFull, TargetMismatch, UsageError, VerifyError
 from pipeline.place import DiskRestored
 from pipeline.store.directory import DirectoryStore
 from pipeline.store.fault import Fail, FaultyStore, Rule
@@ -183,4 +184,18 @@ def test_a_file_changes_between_the_two_kinds_of_vmdk(bench: Workbench, two_poin
     assert holds(bench, two_points[1])
     with pytest.raises(TargetMismatch, match="streamOptimized"):
         bench.restore(image_format="vmdk")
+    assert holds(bench, two_points[1])
+
+
+def test_a_full_file_system_is_named_and_the_same_command_goes_on(
+    bench: Workbench, two_points: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_fd: int, _buffers: object, _offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", full)
+        with pytest.raises(TargetFull, match=r"vm-disk0\.vmdk: no room"):
+            bring(bench)
+    assert bring(bench).mode == "full"
     assert holds(bench, two_points[1])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from manifests.names import pack_key
 from pipeline.errors import Cancelled, CorruptObject, Unsupported
@@ -182,3 +186,57 @@ def test_several_streams_run_side_by_side(bench: Workbench, tmp_path: Path) -> N
         sent = list(pool.map(b"".join, streams))
     for source, data in zip(sources, sent, strict=True):
         assert read_vmdk(data).disk() == padded(source)
+
+
+@st.composite
+def disks(draw: st.DrawFn) -> tuple[int, dict[int, bytes]]:
+    """Odd sizes, data anywhere, of every kind."""
+    size = draw(st.one_of(st.integers(0, 3 * CHUNK), st.integers(0, 40 * MIB)))
+    parts = {}
+    for number in range(draw(st.integers(0, 6)) if size else 0):
+        offset = draw(st.integers(0, size - 1))
+        length = draw(st.integers(1, min(size - offset, 300_000)))
+        kind = draw(st.sampled_from([noise, text, lambda n, _: bytes(n)]))
+        parts[offset] = kind(length, number)
+    return size, parts
+
+
+@needs_qemu
+@settings(max_examples=50, deadline=None)
+@given(
+    disk=disks(),
+    chunk_size=st.sampled_from([64 << 10, 128 << 10, 1 << 20]),
+    level=st.sampled_from(LEVELS),
+    announce=st.booleans(),
+    encrypted=st.booleans(),
+    memory=st.sampled_from([0, 48 << 20]),
+)
+def test_whatever_the_disk_holds_its_stream_reads_back(
+    disk: tuple[int, dict[int, bytes]], chunk_size: int, level: int, announce: bool, encrypted: bool, memory: int
+) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        bench = Workbench(folder, chunk_size=chunk_size, encrypted=encrypted)
+        source = make_disk(folder / "source", *disk)
+        bench.export(source)
+        stream = stream_of(bench, level, announce=announce, memory=memory)
+        sent = b"".join(stream)
+        assert stream.length == (len(sent) if announce or not level else None)
+        assert read_vmdk(sent).disk() == padded(source)
+        assert by_qemu(sent, folder) == padded(source)
+
+
+def test_a_stream_holds_a_bounded_part_of_the_disk(bench: Workbench, tmp_path: Path) -> None:
+    source = make_disk(tmp_path / "source", 200 * MIB, {0: noise(8 * MIB, 1) * 25})
+    with source.open("r+b") as file:
+        for i in range(3200):
+            file.seek(i * CHUNK)
+            file.write(noise(16, i))
+    bench.export(source)
+    tracemalloc.start()
+    held = tracemalloc.get_traced_memory()[0]
+    sent = sum(map(len, stream_of(bench, 1, memory=24 * MIB)))
+    peak = tracemalloc.get_traced_memory()[1] - held
+    tracemalloc.stop()
+    assert sent > 190 * MIB
+    assert peak < 60 * MIB
