@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,12 +20,20 @@ from importers.vmware.options import VmwareOptions, split_address
 from importers.vmware.proxy import Proxy
 from importers.vmware.tls import authorities_context, pinned_context, show, trust_only, unreachable
 from pipeline.errors import TargetError, TargetFull, TargetUnavailable
-from pipeline.transfer.disk_stream import DiskStream
 
 CONTENT = "application/x-vnd.vmware-streamVmdk"
 IDLE_SECONDS = 120.0
 """Silence of the host while it takes bytes or thinks about them: it converts the last of them before it answers."""
 _MOST = 2000
+
+
+class Stream(Protocol):
+    """What is sent: made anew each time that it is iterated."""
+
+    name: str
+    length: int | None
+
+    def __iter__(self) -> Generator[bytes]: ...
 
 
 class _Line(Protocol):
@@ -45,7 +53,7 @@ def endpoint_of(url: str, connection: Connection, options: VmwareOptions) -> tup
 
 
 def send(
-    stream: DiskStream,
+    stream: Stream,
     target: DeviceUrl,
     connection: Connection,
     options: VmwareOptions,
