@@ -29,6 +29,7 @@ from importers.vmware.staging import differs, rename, unchanged
 from importers.vmware.tasks import wait
 from importers.vmware.vm import Vm, destroy, look, put_marks
 from importers.vmware.worker import Worker, ready_worker
+from manifests.entry import PackTable
 from manifests.manifest import Disk
 from pipeline.agent.orders import DiskName, Receive
 from pipeline.agent.remote import Outcome, order_id, point_disk, vouched
@@ -37,6 +38,7 @@ from pipeline.errors import CatalogueError, FormatError, TargetMismatch, TargetU
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
 from pipeline.target import Context
+from pipeline.transfer.index_reader import IndexReader, differences
 from pipeline.wanted import Wanted
 
 SEEN_SECONDS = 60.0
@@ -110,6 +112,40 @@ def stage_by_worker(
     if stage is None:
         raise TargetMismatch(f"{wanted.name} is gone", remedy="somebody removed it: run the same command again")
     return Stage(stage.machine, stage.sequence, stage.guard, tuple(done), ref=stage.ref)
+
+
+def forecast_worker(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
+    """What `stage_by_worker` would fetch."""
+    reason = differs(connection, context, found, point) if found else "nothing of it is there"
+    earlier = _earlier(connection, context, found, point) if found and reason else None
+    forecast = []
+    for disk in point.manifest.disks:
+        counters = Counters(phase="restore", disk=f"disk {disk.number}", total=disk.size)
+        before = earlier.get(disk.number) if earlier else None
+        mode, to_move = ("unchanged", 0) if not reason else ("full", disk.live_bytes)
+        if before is not None and before.chunk_size == disk.chunk_size:
+            packs = PackTable()
+            old, new = (IndexReader(context.repository, one, packs) for one in (before, disk))
+            changed = differences(old, new)
+            mode, to_move = "refresh", sum(int(rows["length"].sum()) for _positions, rows in changed)
+        forecast.append(
+            DiskRestored(
+                disk.number, f"disk {disk.number}", mode, reason, disk.digest, "dry run", counters, to_move=to_move
+            )
+        )
+    return forecast
+
+
+def _earlier(connection: Connection, context: Context, found: Found, point: Point) -> dict[int, Disk] | None:
+    """The disks of the point that is staged, if it is trusted."""
+    journal = context.journal(found.marker)
+    if found.vm is None or found.stage is None or guard.broken(connection, found.vm, journal, found.guard):
+        return None
+    try:
+        earlier = load(context.repository, point.manifest.machine.name, found.stage.sequence)
+    except (CatalogueError, FormatError):
+        return None
+    return {disk.number: disk for disk in earlier.manifest.disks} if earlier is not None else None
 
 
 def prepare_machine(

@@ -53,7 +53,7 @@ def differs(connection: Connection, context: Context, found: Found, point: Point
     if found.vm is None or found.stage is None:
         return "nothing of it is there"
     if found.stage.sequence != point.manifest.sequence:
-        return f"the bulk path cannot make @{found.stage.sequence} to @{point.manifest.sequence}"
+        return f"it holds @{found.stage.sequence}"
     return guard.broken(connection, found.vm, context.journal(found.marker), found.guard)
 
 

@@ -24,7 +24,7 @@ from importers.vmware.find import BOOTED, BUILT, KEPT, MACHINE, NAME, Found, fin
 from importers.vmware.inventory import find_folder, find_site
 from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions, connection_differs, parse_options
-from importers.vmware.patch import prepare_machine, release, stage_by_worker
+from importers.vmware.patch import forecast_worker, prepare_machine, release, stage_by_worker
 from importers.vmware.staging import forecast_bulk, stage_bulk
 from importers.vmware.vm import Vm, destroy, look, put_marks, reconfigure
 from importers.vmware.worker import find_worker
@@ -130,6 +130,8 @@ class VmwareImporter:
 
     def forecast(self, place: Place | None, point: Point, wanted: Wanted) -> list[DiskRestored]:
         found = self._find(place.marker) if place else None
+        if _options(wanted).worker.wanted:
+            return forecast_worker(self._connection, self._context, found, point)
         return forecast_bulk(self._connection, self._context, found, point)
 
     def check(self, stage: Stage) -> str:
