@@ -23,7 +23,8 @@ FailbackError                what failed, on which object, and what the user can
 │   ├── TargetBusy           mounted, held, or used by another restore
 │   ├── TargetMismatch       not the disk that was named (size, serial, foreign content)
 │   ├── TargetUnavailable    the platform does not answer, or did not say how it ended: look again
-│   └── Unsupported          the platform cannot do that at all
+│   ├── Unsupported          the platform cannot do that at all
+│   └── LengthExceeded       a stream does not fit into the length that it was announced with
 ├── VerifyError              data differ from the recovery point
 ├── SessionHeld              another writer of the same machine is alive
 ├── SessionFenced            our session was fenced, or our recovery point taken by another writer
@@ -62,6 +63,7 @@ __all__ = [
     "Forged",
     "FormatError",
     "KeyRefused",
+    "LengthExceeded",
     "NewerFormat",
     "NotFound",
     "NotReady",
@@ -158,6 +160,10 @@ class TargetUnavailable(TargetError):
 
 
 class Unsupported(TargetError):
+    pass
+
+
+class LengthExceeded(TargetError):
     pass
 
 
