@@ -47,6 +47,8 @@ class StreamOptions:
     parallel: int = 4
     memory: int = 48 << 20
     """Bytes held ahead of the reader. For several streams side by side: a share for each, 24 MiB at least."""
+    capacity: int = 0
+    """Bytes of the VMDK's disk where a platform rounds sizes up, within the disk's last grain; 0: the disk's own."""
     digests: tuple[str, ...] = ("sha1",)
     """Of the stream: names that hashlib knows, or blake3."""
 
@@ -67,7 +69,7 @@ class DiskStream:
         self._disk = disk
         self._options = options
         self._watch = watch
-        self._shape = Shape(disk.size)
+        self._shape = Shape(options.capacity or disk.size)
         self.name = f"{point.manifest.label} disk {disk.number}"
         self._packer = Packer(disk, options.level, all_grains=options.announce or not options.level)
         self._grains: tuple[int, int] | None = None
