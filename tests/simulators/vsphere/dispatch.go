@@ -53,13 +53,15 @@ func (w *World) wrap(ref types.ManagedObjectReference) mo.Reference {
 	return nil
 }
 
-// forget drops our versions of an object that is gone.
+// forget drops our versions of an object that is gone. Not at once: a session that logs out holds its registry locked.
 func (w *World) forget(ref types.ManagedObjectReference) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, registry := range w.sessions {
-		if registry.Get(ref) != nil {
-			go registry.Remove(w.background(nil), ref)
-		}
+		go func() {
+			if registry.Get(ref) != nil {
+				registry.Remove(w.background(nil), ref)
+			}
+		}()
 	}
 }

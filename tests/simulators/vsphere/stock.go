@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"net/url"
 
+	// The policy service beside vCenter.
+	_ "github.com/vmware/govmomi/pbm/simulator"
 	"github.com/vmware/govmomi/simulator"
 )
 
