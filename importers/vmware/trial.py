@@ -28,7 +28,7 @@ from importers.vmware.folders import make_folder, remove_folder
 from importers.vmware.hardware import Choice
 from importers.vmware.inventory import Site, check_usable, find_site
 from importers.vmware.isolated import isolated_network
-from importers.vmware.lease import opened
+from importers.vmware.lease import Lease, opened
 from importers.vmware.machines import find_machine
 from importers.vmware.networks import all_networks, backing_of
 from importers.vmware.options import VmwareOptions
@@ -306,24 +306,25 @@ class Trial:
         lease = self._lease("given up")
         with lease:
             lease.ready()
-        pause, began = threading.Event(), time.monotonic()
-        while self._there("given up") is not None:
-            self.control.check()
-            if time.monotonic() - began > GONE_SECONDS:
-                raise _Different(f"after {GONE_SECONDS:.0f} s the machine is still there")
-            pause.wait(1.0)
-        return f"gone after {time.monotonic() - began:.0f} s"
+        seconds = self._gone("given up")
+        if seconds is None:
+            raise _Different(f"after {GONE_SECONDS:.0f} s the machine is still there")
+        return f"gone after {seconds:.0f} s"
 
     # -- what they are made of -------------------------------------------------------------------------------------
 
     def _import(self, key: Key, stream: TrialStream) -> str:
         lease = self._lease(key)
-        with lease:
-            info = lease.ready()
-            [target] = lease.urls(info)
-            send(stream, target, self.connection, self.options, lease.check)
-            received = lease.received()
-            lease.complete()
+        try:
+            with lease:
+                info = lease.ready()
+                [target] = lease.urls(info)
+                send(stream, target, self.connection, self.options, lease.check)
+                received = lease.received()
+                lease.complete()
+        except TargetError:
+            self._gone(key)  # so that no later point looks at half a machine
+            raise
         told = f"{stream.sent} bytes, lease of {info.leaseTimeout} s"
         if not received:
             raise _Different(f"{told}; the host does not tell what it received")
@@ -332,7 +333,17 @@ class Trial:
             raise _Different(f"{told}; the host tells SHA-1 {entry.sha1}, {entry.size} bytes, {entry.capacity} of disk")
         return f"{told}, SHA-1 confirmed"
 
-    def _lease(self, key: Key) -> Any:
+    def _gone(self, key: Key) -> float | None:
+        """Seconds until a machine that vSphere is to remove is gone; None: it stays."""
+        pause, began = threading.Event(), time.monotonic()
+        while self._there(key) is not None:
+            self.control.check()
+            if time.monotonic() - began > GONE_SECONDS:
+                return None
+            pause.wait(1.0)
+        return time.monotonic() - began
+
+    def _lease(self, key: Key) -> Lease:
         slots, _findings = slots_of({0: "pvscsi"})
         spec = self._spec(key, disks=[NewDisk(slots[0], SIZE, self._store().name)])
         site = self._site()

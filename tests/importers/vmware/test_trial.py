@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from importers.vmware.trial import Trial
 from importers.vmware.trial_stream import LAST, SIZE, TrialStream
+from pipeline.cli.deep import _run_of
 from pipeline.cli.main import app
-from pipeline.errors import TargetError
+from pipeline.errors import TargetError, UsageError
 from pipeline.target import Tried
 from vmware.site import Control, Site, all_machines
 
@@ -95,17 +96,34 @@ def test_the_streams_are_disks(tmp_path: Path) -> None:
         assert data[: 1 << 16] == bytes([1]) * (1 << 16)
 
 
-def test_the_doctor_writes_a_report(standin: Standin, tmp_path: Path) -> None:
+def test_the_doctor_writes_a_report(standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site, server = standin
     mapping, report = tmp_path / "mapping.yaml", tmp_path / "report.json"
     values = site.values(hosts=hosts(server), worker={"network": "VM Network"})
     mapping.write_text(yaml.safe_dump({"options": {"vmware": values}}))
-    repository = tmp_path / "repository"
-    assert CliRunner().invoke(app, ["init", str(repository), "--no-encryption"]).exit_code == 0
-    arguments = ["doctor", "-r", str(repository), "--to", "vmware", "--map", str(mapping), "--deep", str(report)]
-    done = CliRunner().invoke(app, arguments)
+    monkeypatch.setenv("FAILBACK_REPOSITORY", str(tmp_path / "repository"))
+    (tmp_path / "repository").mkdir()
+    assert CliRunner().invoke(app, ["repository", "init", "--no-encryption"]).exit_code == 0
+    done = CliRunner().invoke(app, ["doctor", "--to", "vmware", "--map", str(mapping), "--deep", str(report)])
     assert done.exit_code == 0, done.output
     written = json.loads(report.read_text())
     assert written["complete"] is True
     assert len(written["points"]) == 19
     assert site.password not in report.read_text()
+
+
+def test_what_is_no_report_is_not_overwritten_and_a_trial_needs_a_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAILBACK_REPOSITORY", str(tmp_path / "repository"))
+    (tmp_path / "repository").mkdir()
+    assert CliRunner().invoke(app, ["repository", "init", "--no-encryption"]).exit_code == 0
+    mine = tmp_path / "thesis.txt"
+    mine.write_text("years of work")
+    alone = CliRunner().invoke(app, ["doctor", "--deep", str(mine)])
+    assert alone.exit_code == 2
+    files = CliRunner().invoke(app, ["doctor", "--to", "files", "--deep", str(tmp_path / "report.json")])
+    assert (files.exit_code, "no such trial" in files.output) == (2, True)
+    with pytest.raises(UsageError, match="is no report"):
+        _run_of(mine)
+    assert mine.read_text() == "years of work"
