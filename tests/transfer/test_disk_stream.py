@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.names import pack_key
-from pipeline.errors import Cancelled, CorruptObject, Unsupported
+from pipeline.errors import Cancelled, CorruptObject, TargetMismatch, Unsupported
 from pipeline.progress import Counters
 from pipeline.transfer.disk_stream import DiskStream, StreamOptions
 from pipeline.writers.vmdk_stream import Adapter, adapter_of
@@ -114,6 +114,26 @@ def test_the_descriptor_names_adapter_and_geometry(
     assert f'ddb.geometry.heads = "{heads}"' in said
     assert f'ddb.geometry.cylinders = "{10 * 2048 // (heads * 63)}"' in said
     assert len(said) < 512
+
+
+@needs_qemu
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("beyond", [1, 512, CHUNK, 33 * MIB])
+def test_a_larger_target_is_zero_behind_the_disk(bench: Workbench, tmp_path: Path, beyond: int, level: int) -> None:
+    source = make_disk(tmp_path / "source", SIZE, PARTS)
+    bench.export(source)
+    stream = stream_of(bench, level, announce=True, capacity=SIZE + beyond)
+    sent = b"".join(stream)
+    assert stream.length == len(sent)
+    wanted = source.read_bytes().ljust(-(-(SIZE + beyond) // 512) * 512, b"\0")
+    assert read_vmdk(sent).disk() == wanted
+    assert by_qemu(sent, tmp_path) == wanted
+
+
+def test_a_target_that_is_too_small_is_refused(bench: Workbench, tmp_path: Path) -> None:
+    bench.export(make_disk(tmp_path / "source", SIZE, PARTS))
+    with pytest.raises(TargetMismatch, match=str(SIZE)):
+        stream_of(bench, 0, capacity=SIZE - 1)
 
 
 def test_a_stream_that_is_closed_early_leaves_no_threads(bench: Workbench, tmp_path: Path) -> None:
