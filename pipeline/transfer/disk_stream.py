@@ -92,7 +92,8 @@ class DiskStream:
     def _length_of_all(self, extent: Extent) -> int:
         if not self._options.level:
             return extent.grains * STORED
-        return announced(self._repository, self._disk, extent, self._packer, parallel=self._options.parallel)
+        parallel = self._options.parallel
+        return announced(self._repository, self._disk, extent, self._packer, name=self.name, parallel=parallel)
 
     def _counters(self) -> Counters:
         return Counters(phase="stream", disk=self.name, total=self._disk.size)

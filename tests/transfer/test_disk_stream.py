@@ -164,8 +164,11 @@ def test_a_watch_can_end_a_stream(bench: Workbench, tmp_path: Path) -> None:
     assert 8 * MIB < sum(map(len, sent)) < 20 * MIB
 
 
+@pytest.mark.parametrize("announce", [False, True])
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_damaged_chunk_is_named_and_does_not_leave(bench: Workbench, tmp_path: Path, level: int) -> None:
+def test_a_damaged_chunk_is_named_and_does_not_leave(
+    bench: Workbench, tmp_path: Path, level: int, announce: bool
+) -> None:
     data = noise(40 * CHUNK, 1)
     bench.export(make_disk(tmp_path / "source", 100 * CHUNK + 7, {20 * CHUNK: data}))
     _chunk, pack, offset, _length = bench.index()[33]
@@ -176,7 +179,7 @@ def test_a_damaged_chunk_is_named_and_does_not_leave(bench: Workbench, tmp_path:
     with pytest.raises(
         CorruptObject, match=rf"^vm@1 disk 0: its {CHUNK} bytes at {33 * CHUNK} cannot be had"
     ) as caught:
-        sent.extend(stream_of(bench, level))
+        sent.extend(stream_of(bench, level, announce=announce))
     assert caught.value.remedy
     assert data[13 * CHUNK : 13 * CHUNK + 500] not in b"".join(sent)
 
