@@ -65,6 +65,10 @@ class Connection:
         return self._address()[0]
 
     @property
+    def port(self) -> int:
+        return self._address()[1]
+
+    @property
     def name(self) -> str:
         """For messages."""
         return show(*self._address())

@@ -86,7 +86,13 @@ def machine(
         there = all_datastores(connection, site)
         placements, doubts = place_disks(there, site, manifest.disks, wanted, options)
         found += doubts
-        found += space(placements, manifest.disks, options, choice.memory, held_by(connection, ours))
+        found += space(
+            placements,
+            manifest.disks,
+            options,
+            choice.memory,
+            held_by(connection, ours) if options.worker.network else None,
+        )
         found += streams(manifest.disks, worker=bool(options.worker.network))
         found += _policy(connection, options, placements)
         found += _devices(wanted)
