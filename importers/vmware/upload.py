@@ -27,17 +27,20 @@ IDLE_SECONDS = 120.0
 _MOST = 2000
 
 
-class Stream(Protocol):
-    """What is sent: made anew each time that it is iterated."""
-
-    name: str
-    length: int | None
-
-    def __iter__(self) -> Generator[bytes]: ...
-
-
 class _Line(Protocol):
     def send(self, data: bytes, /) -> None: ...
+
+
+class Sent(Protocol):
+    """A stream, and what is said about it. `length` None: not known beforehand."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def length(self) -> int | None: ...
+
+    def __iter__(self) -> Generator[bytes]: ...
 
 
 def endpoint_of(url: str, connection: Connection, options: VmwareOptions) -> tuple[str, int]:
@@ -53,7 +56,7 @@ def endpoint_of(url: str, connection: Connection, options: VmwareOptions) -> tup
 
 
 def send(
-    stream: Stream,
+    stream: Sent,
     target: DeviceUrl,
     connection: Connection,
     options: VmwareOptions,

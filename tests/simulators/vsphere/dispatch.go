@@ -45,6 +45,8 @@ func (w *World) wrap(ref types.ManagedObjectReference) mo.Reference {
 		return &FileManager{object, w}
 	case *simulator.AuthorizationManager:
 		return &Authorization{object, w}
+	case *simulator.HostNetworkSystem:
+		return &NetworkSystem{object, w}
 	case *simulator.Datastore:
 		return &Datastore{object, w}
 	}
