@@ -35,9 +35,12 @@ from pipeline.transfer.disk_stream import DiskStream, StreamOptions
 NOTE = "lease"
 ATTEMPTS = 3
 """Of a whole import, when the line or the lease was lost."""
-SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 3
 """Disks at a time. Host and vCenter allow some tens of connections, and each disk is one (VDDK Programming Guide, NFC
 session limits); more than a few do not go faster."""
+AHEAD, LEAST = 72 << 20, 24 << 20
+"""Bytes that all streams, and each at least, hold ahead of what is sent. With all that goes beside them a process stays
+below 256 MiB (`scripts.bench stream`)."""
 LEASE_SECONDS = 330.0
 """vSphere's own limit for a lease nobody renews is 300 s."""
 STEP_SECONDS = 1.0
@@ -83,7 +86,7 @@ def _sent(
 ) -> list[DiskRestored]:
     disks = point.manifest.disks
     watching = _Watching(context.control, lease, sum(disk.size for disk in disks))
-    memory = max(16 << 20, context.memory // 2 // max(1, min(len(disks), SIDE_BY_SIDE)))
+    memory = max(LEAST, min(AHEAD, context.memory // 4) // max(1, min(len(disks), SIDE_BY_SIDE)))
     streams = {
         disk.number: DiskStream(
             context.repository,
@@ -207,6 +210,14 @@ def _place(url: DeviceUrl) -> tuple[int, int] | None:
     return (int(found[2]), int(found[3])) if found else None
 
 
+def _tasks_of(connection: Connection, vm: Vm) -> Sequence[Any]:
+    """None of one that is gone: its lease has ended meanwhile."""
+    try:
+        return values_of(connection, vm.object, "recentTask").get("recentTask") or ()
+    except TargetMismatch:
+        return ()
+
+
 def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control) -> None:
     """A machine that an import of ours left half made. Waits for its lease to end where that cannot be ended."""
     noted = journal.get(NOTE)
@@ -214,7 +225,7 @@ def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control
         session = json.loads(noted)["session"]
         if session != connection.session:
             connection.end_session(session)
-    for task in values_of(connection, vm.object, "recentTask").get("recentTask") or ():
+    for task in _tasks_of(connection, vm):
         cancel_task(connection, task)
     deadline = time.monotonic() + LEASE_SECONDS
     pause = threading.Event()
