@@ -13,12 +13,13 @@ from importers.vmware.files import split_path
 from importers.vmware.find import BUILT, NETWORKS, networks_text
 from importers.vmware.inventory import Site
 from importers.vmware.isolated import isolated_network
-from importers.vmware.networks import backing_of, find_network
+from importers.vmware.networks import all_networks, backing_of, find_network
 from importers.vmware.observe import serial_of
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import choose
 from importers.vmware.properties import values_of
 from importers.vmware.vm import Vm, options_of
+from pipeline.errors import TargetError
 from pipeline.place import Purpose
 from pipeline.target import Control
 from pipeline.wanted import Network, Wanted
@@ -38,9 +39,9 @@ def build_spec(
     """One change, all of it or nothing, that may be made twice. Makes the isolated network when one is needed."""
     choice = choose(connection, site, (), wanted, options)
     changes = [_removed(device) for device in vm.devices if isinstance(device, vim.vm.device.VirtualEthernetCard)]
-    backings = _backings(connection, site, options, vm, wanted.networks, control)
-    for number, (card, backing) in enumerate(zip(choice.cards, backings, strict=True)):
-        changes.append(_added(device_of(-100 - number, card, backing)))
+    plugs = _plugs(connection, site, options, vm, wanted.networks, control)
+    for number, (card, (backing, connected)) in enumerate(zip(choice.cards, plugs, strict=True)):
+        changes.append(_added(device_of(-100 - number, card, backing, connected=connected)))
     changes += _serial(connection, options, vm, purpose)
     return vim.vm.ConfigSpec(
         name=wanted.name,
@@ -55,23 +56,29 @@ def build_spec(
     )
 
 
-def _backings(
+def _plugs(
     connection: Connection,
     site: Site,
     options: VmwareOptions,
     vm: Vm,
     networks: Sequence[Network],
     control: Control,
-) -> list[Any]:
-    """One for each adapter; None: plugged in nowhere."""
-    apart = None
-    if any(network.name is None for network in networks):
-        apart = isolated_network(connection, site, options, vm, control)
-    found = []
+) -> list[tuple[Any, bool]]:
+    """One for each adapter: what it is in, and whether its cable is plugged in. vSphere makes no adapter that is in no
+    network: where there is no isolated one it is in any other with its cable pulled."""
+    plugs: list[tuple[Any, bool]] = []
     for network in networks:
-        port_group = apart if network.name is None else find_network(connection, site, network.name)
-        found.append(backing_of(connection, port_group) if port_group is not None else None)
-    return found
+        if network.name is not None:
+            plugs.append((backing_of(connection, find_network(connection, site, network.name)), True))
+            continue
+        apart = isolated_network(connection, site, options, vm, control)
+        anywhere = apart or next(iter(all_networks(connection, site)), None)
+        if anywhere is None:
+            raise TargetError(
+                f"{site.compute.name} has no network for the adapters of {vm.name}", remedy="make a port group there"
+            )
+        plugs.append((backing_of(connection, anywhere), apart is not None))
+    return plugs
 
 
 def _serial(connection: Connection, options: VmwareOptions, vm: Vm, purpose: Purpose) -> list[Any]:

@@ -214,7 +214,11 @@ def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control
         session = json.loads(noted)["session"]
         if session != connection.session:
             connection.end_session(session)
-    for task in values_of(connection, vm.object, "recentTask").get("recentTask") or ():
+    try:
+        tasks = values_of(connection, vm.object, "recentTask").get("recentTask") or ()
+    except TargetMismatch:
+        tasks = ()  # it went with its session
+    for task in tasks:
         cancel_task(connection, task)
     deadline = time.monotonic() + LEASE_SECONDS
     pause = threading.Event()

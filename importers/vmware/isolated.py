@@ -2,7 +2,7 @@
 
 Either a port group that the mapping names (somebody made it, and we look that it is there), or one of our own: a
 standard switch without any uplink on the machine's host, and a port group on it. Ours stays: it costs nothing, is found
-by name, and others may be in it. Where we may not make one the adapters are plugged in nowhere, and that is said.
+by name, and others may be in it. Where we may not make one the adapters' cables are pulled, and that is said.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def isolated_network(
         _make(connection, host)
     except (vim.fault.NoPermission, vim.fault.RestrictedVersion, vmodl.fault.NotSupported) as fault:
         why = explain(fault, f"cannot make a network without uplink for {vm.name}")
-        control.tell(f"{why.message}; its adapters are plugged in nowhere (name one with `isolated` in the options)")
+        control.tell(f"{why.message}; the cables of its adapters are pulled (name one with `isolated` in the options)")
         return None
     there = [n for n in all_networks(connection, site) if n.name == NAME and n.kind == "standard"]
     ours = [n for n in there if not n.hosts or str(host._moId) in n.hosts]

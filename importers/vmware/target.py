@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pyVmomi import vim
 
@@ -25,12 +25,13 @@ from importers.vmware.inventory import find_folder, find_site
 from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions, connection_differs, parse_options
 from importers.vmware.staging import forecast_bulk, stage_bulk
+from importers.vmware.trial import Trial
 from importers.vmware.vm import Vm, destroy, look, put_marks, reconfigure
 from pipeline.catalogue import Point
 from pipeline.errors import TargetBusy, TargetError, TargetMismatch, Unsupported, UsageError
 from pipeline.finding import Finding
 from pipeline.place import Build, CommandResult, DiskRestored, Endpoint, Observation, Place, Purpose, Stage
-from pipeline.target import Abilities, Context, Intent
+from pipeline.target import Abilities, Context, Intent, Tried
 from pipeline.wanted import Network, Wanted
 
 
@@ -70,6 +71,12 @@ class VmwareImporter:
 
     def examine(self) -> list[Finding]:
         return preflight.platform(self._connection, parse_options(self._context.options))
+
+    def trial(self, run: uuid.UUID) -> Iterator[Tried]:
+        options = parse_options(self._context.options)
+        trial = Trial(self._connection, options, self._context.control, run)
+        trial.clean()
+        return trial.points()
 
     def preflight(self, point: Point, wanted: Wanted, intent: Intent) -> list[Finding]:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,7 +20,6 @@ from importers.vmware.options import VmwareOptions, split_address
 from importers.vmware.proxy import Proxy
 from importers.vmware.tls import authorities_context, pinned_context, show, trust_only, unreachable
 from pipeline.errors import TargetError, TargetFull, TargetUnavailable
-from pipeline.transfer.disk_stream import DiskStream
 
 CONTENT = "application/x-vnd.vmware-streamVmdk"
 IDLE_SECONDS = 120.0
@@ -30,6 +29,18 @@ _MOST = 2000
 
 class _Line(Protocol):
     def send(self, data: bytes, /) -> None: ...
+
+
+class Sent(Protocol):
+    """A stream, and what is said about it. `length` None: not known beforehand."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def length(self) -> int | None: ...
+
+    def __iter__(self) -> Generator[bytes]: ...
 
 
 def endpoint_of(url: str, connection: Connection, options: VmwareOptions) -> tuple[str, int]:
@@ -45,7 +56,7 @@ def endpoint_of(url: str, connection: Connection, options: VmwareOptions) -> tup
 
 
 def send(
-    stream: DiskStream,
+    stream: Sent,
     target: DeviceUrl,
     connection: Connection,
     options: VmwareOptions,
