@@ -150,6 +150,19 @@ def test_a_lease_that_nobody_renews_times_out(client: Client, name: str, server:
     assert server.report()["orphans"] == []
 
 
+def test_an_upload_breaks_off_when_its_lease_ends(client: Client, name: str, server: VSphere, stream: bytes) -> None:
+    lease = client.lease(machine_spec(name))
+    server.set_host(rate=len(stream) // 20)
+    try:
+        with pytest.raises(OSError):  # noqa: PT011 - the connection
+            upload(client.get(lease, "info").deviceUrl[0].url, stream)
+    finally:
+        server.set_host(rate=0)
+    assert isinstance(client.get(lease, "error"), vim.fault.Timedout)
+    eventually(lambda: name not in server.report()["machines"])
+    assert server.report()["orphans"] == []
+
+
 def test_progress_keeps_a_lease(client: Client, name: str, stream: bytes) -> None:
     lease = client.lease(machine_spec(name))
     other = client.lease(machine_spec(name + "-other"))

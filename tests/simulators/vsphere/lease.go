@@ -28,7 +28,8 @@ type Lease struct {
 	guard   sync.Mutex
 	last    time.Time // of the last report of progress
 	over    bool
-	uploads map[string]*Upload // by the last two parts of their URL
+	entity  types.ManagedObjectReference // the machine, once it is made
+	uploads map[string]*Upload           // by the last two parts of their URL
 }
 
 // Upload is one file that a lease waits for.
@@ -46,7 +47,7 @@ type Upload struct {
 }
 
 func (w *World) newLease(ctx *simulator.Context, pool *simulator.ResourcePool) *Lease {
-	lease := &Lease{world: w, session: ctx.Session, last: time.Now(), uploads: map[string]*Upload{}}
+	lease := &Lease{world: w, session: ctx.Session, last: time.Now()}
 	lease.Self.Type = "HttpNfcLease"
 	lease.State = types.HttpNfcLeaseStateInitializing
 	lease.Capabilities = types.HttpNfcLeaseCapabilities{CorsSupported: true, PullModeSupported: true}
@@ -66,7 +67,7 @@ func (l *Lease) open(vm *simulator.VirtualMachine) {
 		Lease: l.Self, Entity: vm.Self, LeaseTimeout: int32(l.world.settings.LeaseTimeout.Seconds()),
 	}
 	devices := object.VirtualDeviceList(vm.Config.Hardware.Device)
-	counts := map[string]int{}
+	counts, uploads := map[string]int{}, map[string]*Upload{}
 	for _, device := range devices {
 		backing, ok := device.GetVirtualDevice().Backing.(types.BaseVirtualDeviceFileBackingInfo)
 		if !ok {
@@ -89,16 +90,19 @@ func (l *Lease) open(vm *simulator.VirtualMachine) {
 			upload.file = l.world.local(name)
 		}
 		// Real hosts number the disks; the simulator's own names collide when two datastores hold a disk.vmdk each.
-		target := fmt.Sprintf("disk-%d%s", len(l.uploads), path.Ext(name))
+		target := fmt.Sprintf("disk-%d%s", len(uploads), path.Ext(name))
 		address, thumbprint := l.world.host.url(newUUID(), target)
-		l.uploads[strings.Join(lastTwo(address), "/")] = upload
+		uploads[strings.Join(lastTwo(address), "/")] = upload
 		info.DeviceUrl = append(info.DeviceUrl, types.HttpNfcLeaseDeviceUrl{
 			Key: upload.key, ImportKey: fmt.Sprintf("/%s/%s:%d", vm.Name, kind, number), Url: address,
 			SslThumbprint: thumbprint, Disk: types.NewBool(disk), TargetId: target,
 		})
 	}
+	l.world.mu.Lock()
+	l.uploads = uploads // whole: other leases' uploads are looked for here too
+	l.world.mu.Unlock()
 	l.guard.Lock()
-	l.last = time.Now()
+	l.last, l.entity = time.Now(), vm.Self
 	l.guard.Unlock()
 	l.update(types.PropertyChange{Name: "initializeProgress", Val: int32(100)},
 		types.PropertyChange{Name: "info", Val: info},
@@ -151,6 +155,13 @@ func (l *Lease) isOpen() bool {
 	l.guard.Lock()
 	defer l.guard.Unlock()
 	return !l.over
+}
+
+// holds says whether the lease is open for this machine.
+func (l *Lease) holds(vm types.ManagedObjectReference) bool {
+	l.guard.Lock()
+	defer l.guard.Unlock()
+	return !l.over && l.entity == vm
 }
 
 // fail ends the lease in error and removes what was imported so far.
@@ -277,7 +288,7 @@ func (w *World) leaseOn(vm types.ManagedObjectReference) *Lease {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, lease := range w.leases {
-		if lease.isOpen() && lease.Info != nil && lease.Info.Entity == vm {
+		if lease.holds(vm) {
 			return lease
 		}
 	}
