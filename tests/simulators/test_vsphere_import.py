@@ -135,7 +135,7 @@ def test_an_aborted_lease_leaves_nothing(client: Client, name: str, server: VSph
     lease.HttpNfcLeaseAbort()
     eventually(lambda: name not in server.report()["machines"])
     assert client.get(lease, "state") == "error"
-    assert not [path for path in server.report()["disks"] if name in path]
+    assert not [path for path in server.report()["disks"] if f"{name}/" in path]
     assert server.report()["orphans"] == []
 
 
@@ -212,3 +212,14 @@ def test_a_full_datastore_fails_the_lease(client: Client, name: str, server: VSp
     eventually(lambda: client.get(lease, "state") == "error")
     assert isinstance(client.get(lease, "error"), vim.fault.NoDiskSpace)
     server.resize("LocalDS_1", 1 << 40)
+
+
+def test_a_lease_that_is_cancelled_while_its_machine_is_made_leaves_nothing(
+    client: Client, name: str, server: VSphere
+) -> None:
+    lease = client.pool.ImportVApp(vim.vm.VmImportSpec(configSpec=machine_spec(name, disks=8)), client.folder, None)
+    lease.HttpNfcLeaseAbort()
+    eventually(lambda: client.get(lease, "state") == "error")
+    client.create(machine_spec(name + "-other"))  # a folder makes one machine after the other
+    eventually(lambda: name not in server.report()["machines"] and not server.report()["orphans"])
+    assert not [path for path in server.report()["disks"] if f"{name}/" in path]

@@ -13,8 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"github.com/vmware/govmomi/vim25/types"
 )
 
 const vmdkType = "application/x-vnd.vmware-streamVmdk"
@@ -246,15 +244,4 @@ func (c *counter) Read(into []byte) (int, error) {
 	c.bytes += int64(n)
 	c.tally.uploaded(c.disk, int64(n))
 	return n, err
-}
-
-// destroy removes a machine and its files whatever its state, as the end of a lease does.
-func (w *World) destroy(ctx *simulatorContext, ref types.ManagedObjectReference) {
-	vm := w.machine(ref)
-	if vm == nil {
-		return
-	}
-	if failure := w.destroyMachine(ctx, vm); failure != nil {
-		w.tally.problem("a lease's machine was not removed: " + failure.Text)
-	}
 }
