@@ -210,14 +210,6 @@ def _place(url: DeviceUrl) -> tuple[int, int] | None:
     return (int(found[2]), int(found[3])) if found else None
 
 
-def _tasks_of(connection: Connection, vm: Vm) -> Sequence[Any]:
-    """None of one that is gone: its lease has ended meanwhile."""
-    try:
-        return values_of(connection, vm.object, "recentTask").get("recentTask") or ()
-    except TargetMismatch:
-        return ()
-
-
 def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control) -> None:
     """A machine that an import of ours left half made. Waits for its lease to end where that cannot be ended."""
     noted = journal.get(NOTE)
@@ -225,7 +217,11 @@ def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control
         session = json.loads(noted)["session"]
         if session != connection.session:
             connection.end_session(session)
-    for task in _tasks_of(connection, vm):
+    try:
+        tasks = values_of(connection, vm.object, "recentTask").get("recentTask") or ()
+    except TargetMismatch:
+        tasks = ()  # it went with its session
+    for task in tasks:
         cancel_task(connection, task)
     deadline = time.monotonic() + LEASE_SECONDS
     pause = threading.Event()

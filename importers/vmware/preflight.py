@@ -10,6 +10,7 @@ from typing import Any
 
 from pyVmomi import vim
 
+from importers.vmware import layer
 from importers.vmware.adoption import adoption_findings
 from importers.vmware.choice import NoChoice
 from importers.vmware.connection import Connection
@@ -106,7 +107,7 @@ def machine(
         objects += [("network", n) for n in all_networks(connection, site) if n.name in names]
         found += _rights(connection, options, site, objects)
         if ours is not None:
-            found += adoption_findings(connection, ours, ours=())
+            found += adoption_findings(connection, ours, ours=(layer.NAME,))
     except FailbackError as error:
         return [_as_finding("vSphere", error)]
     return found

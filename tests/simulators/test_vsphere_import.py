@@ -135,7 +135,7 @@ def test_an_aborted_lease_leaves_nothing(client: Client, name: str, server: VSph
     lease.HttpNfcLeaseAbort()
     eventually(lambda: name not in server.report()["machines"])
     assert client.get(lease, "state") == "error"
-    assert not [path for path in server.report()["disks"] if name in path]
+    assert not [path for path in server.report()["disks"] if f"{name}/" in path]
     assert server.report()["orphans"] == []
 
 
@@ -146,6 +146,19 @@ def test_a_lease_that_nobody_renews_times_out(client: Client, name: str, server:
     assert isinstance(client.get(lease, "error"), vim.fault.Timedout)
     with pytest.raises(vim.fault.Timedout):
         lease.HttpNfcLeaseProgress(50)
+    eventually(lambda: name not in server.report()["machines"])
+    assert server.report()["orphans"] == []
+
+
+def test_an_upload_breaks_off_when_its_lease_ends(client: Client, name: str, server: VSphere, stream: bytes) -> None:
+    lease = client.lease(machine_spec(name))
+    server.set_host(rate=len(stream) // 20)
+    try:
+        with pytest.raises(OSError):  # noqa: PT011 - the connection
+            upload(client.get(lease, "info").deviceUrl[0].url, stream)
+    finally:
+        server.set_host(rate=0)
+    assert isinstance(client.get(lease, "error"), vim.fault.Timedout)
     eventually(lambda: name not in server.report()["machines"])
     assert server.report()["orphans"] == []
 
@@ -199,3 +212,14 @@ def test_a_full_datastore_fails_the_lease(client: Client, name: str, server: VSp
     eventually(lambda: client.get(lease, "state") == "error")
     assert isinstance(client.get(lease, "error"), vim.fault.NoDiskSpace)
     server.resize("LocalDS_1", 1 << 40)
+
+
+def test_a_lease_that_is_cancelled_while_its_machine_is_made_leaves_nothing(
+    client: Client, name: str, server: VSphere
+) -> None:
+    lease = client.pool.ImportVApp(vim.vm.VmImportSpec(configSpec=machine_spec(name, disks=8)), client.folder, None)
+    lease.HttpNfcLeaseAbort()
+    eventually(lambda: client.get(lease, "state") == "error")
+    client.create(machine_spec(name + "-other"))  # a folder makes one machine after the other
+    eventually(lambda: name not in server.report()["machines"] and not server.report()["orphans"])
+    assert not [path for path in server.report()["disks"] if f"{name}/" in path]

@@ -227,6 +227,32 @@ def test_a_question_answered_with_no_fails_the_power_on(client: Client, name: st
     assert client.get(machine, "runtime.powerState") == "poweredOff"
 
 
+def test_a_question_may_come_while_it_runs(client: Client, name: str, server: VSphere) -> None:
+    machine = client.create(machine_spec(name))
+    client.wait(machine.PowerOnVM_Task())
+    server.question(name, id="9", text="The disk is full.", choices={"0": "Retry", "1": "Cancel"}, default=1)
+    question = client.get(machine, "runtime.question")
+    assert (question.text, question.choice.defaultIndex) == ("The disk is full.", 1)
+    machine.AnswerVM("9", "0")
+    assert client.get(machine, "runtime.question") is None
+
+
+def test_a_card_may_be_on_a_distributed_port_group(client: Client, name: str) -> None:
+    group = client.named(vim.dvs.DistributedVirtualPortgroup, "DC0_DVPG0")
+    switch = client.get(group, "config.distributedVirtualSwitch")
+
+    def spec(key: str) -> Any:
+        port = vim.dvs.PortConnection(portgroupKey=key, switchUuid=client.get(switch, "uuid"))
+        backing = Device.VirtualEthernetCard.DistributedVirtualPortBackingInfo(port=port)
+        adding = Add(operation="add", device=Device.VirtualE1000e(key=-9, backing=backing, addressType="assigned"))
+        return machine_spec(name, deviceChange=[adding])
+
+    wrong = failure(client, client.folder.CreateVM_Task(spec("dvportgroup-0"), client.pool, None))
+    assert isinstance(wrong, vim.fault.InvalidDeviceBacking)
+    machine = client.create(spec(client.get(group, "key")))
+    assert client.get(machine, "network") == [group]
+
+
 def test_a_picture_of_the_screen_is_a_file_of_the_datastore(client: Client, name: str) -> None:
     machine = client.create(machine_spec(name))
     assert isinstance(failure(client, machine.CreateScreenshot_Task()), vim.fault.InvalidPowerState)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/hex"
 	"fmt"
 	"path"
 	"strings"
@@ -28,25 +27,12 @@ type Lease struct {
 	guard   sync.Mutex
 	last    time.Time // of the last report of progress
 	over    bool
-	uploads map[string]*Upload // by the last two parts of their URL
-}
-
-// Upload is one file that a lease waits for.
-type Upload struct {
-	lease  *Lease
-	key    string
-	disk   string // datastore path
-	file   string // of what is no disk: a local path
-	guard  sync.Mutex
-	taken  bool // the last transfer was whole
-	sha1   []byte
-	strong bool // SHA-256 is asked for too
-	sha256 []byte
-	size   int64
+	entity  types.ManagedObjectReference // the machine, once it is made
+	uploads map[string]*Upload           // by the last two parts of their URL
 }
 
 func (w *World) newLease(ctx *simulator.Context, pool *simulator.ResourcePool) *Lease {
-	lease := &Lease{world: w, session: ctx.Session, last: time.Now(), uploads: map[string]*Upload{}}
+	lease := &Lease{world: w, session: ctx.Session, last: time.Now()}
 	lease.Self.Type = "HttpNfcLease"
 	lease.State = types.HttpNfcLeaseStateInitializing
 	lease.Capabilities = types.HttpNfcLeaseCapabilities{CorsSupported: true, PullModeSupported: true}
@@ -66,7 +52,7 @@ func (l *Lease) open(vm *simulator.VirtualMachine) {
 		Lease: l.Self, Entity: vm.Self, LeaseTimeout: int32(l.world.settings.LeaseTimeout.Seconds()),
 	}
 	devices := object.VirtualDeviceList(vm.Config.Hardware.Device)
-	counts := map[string]int{}
+	counts, uploads := map[string]int{}, map[string]*Upload{}
 	for _, device := range devices {
 		backing, ok := device.GetVirtualDevice().Backing.(types.BaseVirtualDeviceFileBackingInfo)
 		if !ok {
@@ -89,26 +75,36 @@ func (l *Lease) open(vm *simulator.VirtualMachine) {
 			upload.file = l.world.local(name)
 		}
 		// Real hosts number the disks; the simulator's own names collide when two datastores hold a disk.vmdk each.
-		target := fmt.Sprintf("disk-%d%s", len(l.uploads), path.Ext(name))
+		target := fmt.Sprintf("disk-%d%s", len(uploads), path.Ext(name))
 		address, thumbprint := l.world.host.url(newUUID(), target)
-		l.uploads[strings.Join(lastTwo(address), "/")] = upload
+		uploads[strings.Join(lastTwo(address), "/")] = upload
 		info.DeviceUrl = append(info.DeviceUrl, types.HttpNfcLeaseDeviceUrl{
 			Key: upload.key, ImportKey: fmt.Sprintf("/%s/%s:%d", vm.Name, kind, number), Url: address,
 			SslThumbprint: thumbprint, Disk: types.NewBool(disk), TargetId: target,
 		})
 	}
-	l.guard.Lock()
-	l.last = time.Now()
-	l.guard.Unlock()
+	l.world.mu.Lock()
+	l.uploads = uploads // whole: other leases' uploads are looked for here too
+	l.world.mu.Unlock()
+	if !l.adopt(vm) {
+		l.world.destroy(l.world.background(l.session), vm.Self)
+		return
+	}
 	l.update(types.PropertyChange{Name: "initializeProgress", Val: int32(100)},
 		types.PropertyChange{Name: "info", Val: info},
 		types.PropertyChange{Name: "state", Val: types.HttpNfcLeaseStateReady})
 	go l.watch()
 }
 
-func lastTwo(url string) []string {
-	parts := strings.Split(url, "/")
-	return parts[len(parts)-2:]
+// adopt takes the machine, unless the lease ended while it was made: then nobody would remove it.
+func (l *Lease) adopt(vm *simulator.VirtualMachine) bool {
+	l.guard.Lock()
+	defer l.guard.Unlock()
+	if l.over {
+		return false
+	}
+	l.last, l.entity = time.Now(), vm.Self
+	return true
 }
 
 func (l *Lease) update(changes ...types.PropertyChange) {
@@ -153,6 +149,13 @@ func (l *Lease) isOpen() bool {
 	return !l.over
 }
 
+// holds says whether the lease is open for this machine.
+func (l *Lease) holds(vm types.ManagedObjectReference) bool {
+	l.guard.Lock()
+	defer l.guard.Unlock()
+	return !l.over && l.entity == vm
+}
+
 // fail ends the lease in error and removes what was imported so far.
 func (l *Lease) fail(failure *Failure) {
 	if !l.close() {
@@ -160,8 +163,11 @@ func (l *Lease) fail(failure *Failure) {
 	}
 	l.update(types.PropertyChange{Name: "error", Val: failure.localized()},
 		types.PropertyChange{Name: "state", Val: types.HttpNfcLeaseStateError})
-	if l.Info != nil {
-		l.world.destroy(l.world.background(l.session), l.Info.Entity)
+	l.guard.Lock()
+	entity := l.entity
+	l.guard.Unlock()
+	if entity.Value != "" {
+		l.world.destroy(l.world.background(l.session), entity)
 	}
 	l.world.finish(l.task, nil, failure)
 }
@@ -232,88 +238,4 @@ func (l *Lease) HttpNfcLeaseAbort(_ *simulator.Context, request *types.HttpNfcLe
 	}
 	go l.fail(failure)
 	return &methods.HttpNfcLeaseAbortBody{Res: new(types.HttpNfcLeaseAbortResponse)}
-}
-
-// HttpNfcLeaseGetManifest tells the digests of what arrived.
-func (l *Lease) HttpNfcLeaseGetManifest(*simulator.Context, *types.HttpNfcLeaseGetManifest) soap.HasFault {
-	var entries []types.HttpNfcLeaseManifestEntry
-	for _, upload := range l.uploads {
-		upload.guard.Lock()
-		if upload.taken {
-			entry := types.HttpNfcLeaseManifestEntry{
-				Key: upload.key, Sha1: hex.EncodeToString(upload.sha1), Size: upload.size, Disk: upload.disk != "",
-			}
-			if upload.sha256 != nil {
-				entry.Checksum, entry.ChecksumType = hex.EncodeToString(upload.sha256), "sha256"
-			}
-			if disk, err := l.world.openDisk(upload.disk); err == nil {
-				entry.Capacity, entry.PopulatedSize = disk.Capacity, allocated(disk.Blocks())
-			}
-			entries = append(entries, entry)
-		}
-		upload.guard.Unlock()
-	}
-	return &methods.HttpNfcLeaseGetManifestBody{Res: &types.HttpNfcLeaseGetManifestResponse{Returnval: entries}}
-}
-
-// HttpNfcLeaseSetManifestChecksumType asks for SHA-256 beside SHA-1, by the keys of the device URLs (unverified).
-func (l *Lease) HttpNfcLeaseSetManifestChecksumType(
-	_ *simulator.Context, request *types.HttpNfcLeaseSetManifestChecksumType,
-) soap.HasFault {
-	for _, wish := range request.DeviceUrlsToChecksumTypes {
-		for _, upload := range l.uploads {
-			if upload.key == wish.Key {
-				upload.guard.Lock()
-				upload.strong = strings.EqualFold(wish.Value, "sha256")
-				upload.guard.Unlock()
-			}
-		}
-	}
-	return &methods.HttpNfcLeaseSetManifestChecksumTypeBody{Res: &types.HttpNfcLeaseSetManifestChecksumTypeResponse{}}
-}
-
-// leaseOn is the lease that holds a machine, nil for none.
-func (w *World) leaseOn(vm types.ManagedObjectReference) *Lease {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, lease := range w.leases {
-		if lease.isOpen() && lease.Info != nil && lease.Info.Entity == vm {
-			return lease
-		}
-	}
-	return nil
-}
-
-// leased is what power-on, reconfiguration and removal of a machine under a lease end with.
-func (w *World) leased(vm types.ManagedObjectReference) *Failure {
-	lease := w.leaseOn(vm)
-	if lease == nil {
-		return nil
-	}
-	return &Failure{
-		&types.TaskInProgress{Task: lease.task.Self}, "The operation is not allowed while another task is in progress.",
-	}
-}
-
-// cancelled ends the lease whose task was.
-func (w *World) cancelled(task types.ManagedObjectReference) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, lease := range w.leases {
-		if lease.task.Self == task {
-			go lease.fail(&Failure{&types.RequestCanceled{}, "The task was canceled by a user."})
-		}
-	}
-}
-
-// upload finds what an address of a lease stands for, nil for an address that is not valid (any more).
-func (w *World) upload(ticket, name string) *Upload {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, lease := range w.leases {
-		if upload := lease.uploads[ticket+"/"+name]; upload != nil && lease.isOpen() {
-			return upload
-		}
-	}
-	return nil
 }

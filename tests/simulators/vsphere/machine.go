@@ -64,6 +64,17 @@ func (w *World) destroyMachine(ctx *simulator.Context, vm *simulator.VirtualMach
 	return nil
 }
 
+// destroy removes a machine and its files whatever its state, as the end of a lease does.
+func (w *World) destroy(ctx *simulator.Context, ref types.ManagedObjectReference) {
+	vm := w.machine(ref)
+	if vm == nil {
+		return
+	}
+	if failure := w.destroyMachine(ctx, vm); failure != nil {
+		w.tally.problem("a lease's machine was not removed: " + failure.Text)
+	}
+}
+
 // UnregisterVM takes the machine out of the inventory and leaves its files.
 func (m *Machine) UnregisterVM(ctx *simulator.Context, request *types.UnregisterVM) soap.HasFault {
 	if failure := m.world.leased(m.Self); failure != nil {

@@ -13,8 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"github.com/vmware/govmomi/vim25/types"
 )
 
 const vmdkType = "application/x-vnd.vmware-streamVmdk"
@@ -47,6 +45,9 @@ func (w *World) serveNFC(answer http.ResponseWriter, request *http.Request) {
 	}
 	switch err := w.receive(upload, body, request.ContentLength); {
 	case errors.Is(err, errCut):
+		return
+	case errors.Is(err, errEnded):
+		hangUp(answer)
 		return
 	case err != nil:
 		w.refuse(answer, request, err)
@@ -107,7 +108,7 @@ func (w *World) receive(upload *Upload, body io.Reader, length int64) error {
 		strong = sha256.New()
 		more = strong
 	}
-	source := io.TeeReader(&limited{body, w.host.rate}, io.MultiWriter(digest, more))
+	source := io.TeeReader(&held{&limited{body, w.host.rate}, upload.lease}, io.MultiWriter(digest, more))
 	defer func() {
 		if upload.sha256 = nil; strong != nil {
 			upload.sha256 = strong.Sum(nil)
@@ -124,7 +125,7 @@ func (w *World) receive(upload *Upload, body io.Reader, length int64) error {
 	}
 	w.tally.uploadBegan(upload.disk, length)
 	var header [headerSize]byte
-	if _, err := io.ReadFull(source, header[:]); errors.Is(err, errCut) {
+	if _, err := io.ReadFull(source, header[:]); errors.Is(err, errCut) || errors.Is(err, errEnded) {
 		return err
 	} else if err != nil {
 		return &refusal{http.StatusBadRequest, "the stream ends in its header"}
@@ -139,7 +140,7 @@ func (w *World) receive(upload *Upload, body io.Reader, length int64) error {
 		err = w.spool(whole, disk)
 	}
 	switch {
-	case errors.Is(err, errCut):
+	case errors.Is(err, errCut), errors.Is(err, errEnded):
 		return err
 	case err != nil:
 		return &refusal{http.StatusBadRequest, err.Error()}
@@ -151,7 +152,7 @@ func (w *World) receive(upload *Upload, body io.Reader, length int64) error {
 		return &refusal{http.StatusInternalServerError, failure.Text}
 	}
 	if !upload.lease.isOpen() {
-		return &refusal{http.StatusNotFound, "the lease has ended meanwhile"}
+		return errEnded
 	}
 	upload.taken, upload.sha1, upload.size = true, digest.Sum(nil), whole.bytes
 	w.tally.uploadDone(upload.disk, allocated(disk.Blocks()))
@@ -174,6 +175,22 @@ func (w *World) spool(stream io.Reader, disk *Descriptor) error {
 		return err
 	}
 	return convert(file.Name(), disk)
+}
+
+// errEnded is what the body of an upload reads as when its lease is over: a host hangs up then.
+var errEnded = errors.New("the lease has ended meanwhile")
+
+// held is a body that is read as long as its lease is open.
+type held struct {
+	source io.Reader
+	lease  *Lease
+}
+
+func (h *held) Read(into []byte) (int, error) {
+	if !h.lease.isOpen() {
+		return 0, errEnded
+	}
+	return h.source.Read(into)
 }
 
 func keepFile(file string, source io.Reader) (int64, error) {
@@ -227,15 +244,4 @@ func (c *counter) Read(into []byte) (int, error) {
 	c.bytes += int64(n)
 	c.tally.uploaded(c.disk, int64(n))
 	return n, err
-}
-
-// destroy removes a machine and its files whatever its state, as the end of a lease does.
-func (w *World) destroy(ctx *simulatorContext, ref types.ManagedObjectReference) {
-	vm := w.machine(ref)
-	if vm == nil {
-		return
-	}
-	if failure := w.destroyMachine(ctx, vm); failure != nil {
-		w.tally.problem("a lease's machine was not removed: " + failure.Text)
-	}
 }

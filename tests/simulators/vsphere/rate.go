@@ -16,8 +16,13 @@ type Rate struct {
 func (r *Rate) set(bytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.bytes, r.next = bytes, time.Time{}
+	r.bytes, r.next = bytes, time.Now()
 }
+
+const (
+	creditTime = 200 * time.Millisecond // what a reader that came late may make good
+	shortest   = 2 * time.Millisecond   // shorter waits are put together: a sleep takes longer than asked for
+)
 
 // pay waits until `n` more bytes may have come.
 func (r *Rate) pay(n int) {
@@ -27,13 +32,15 @@ func (r *Rate) pay(n int) {
 		return
 	}
 	now := time.Now()
-	if r.next.Before(now) {
-		r.next = now
+	if earliest := now.Add(-creditTime); r.next.Before(earliest) {
+		r.next = earliest
 	}
 	r.next = r.next.Add(time.Duration(float64(n) / float64(r.bytes) * float64(time.Second)))
 	wait := r.next.Sub(now)
 	r.mu.Unlock()
-	time.Sleep(wait)
+	if wait > shortest {
+		time.Sleep(wait)
+	}
 }
 
 // limited is a reader that pays for what it reads.

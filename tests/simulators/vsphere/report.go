@@ -110,18 +110,34 @@ func (w *World) report() *Report {
 		r.Orphans = append(r.Orphans, w.strayFiles(datastore, used)...)
 	}
 	slices.Sort(r.Orphans)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, lease := range w.leases {
-		if lease.isOpen() {
-			state := LeaseState{ID: lease.Self.Value, State: string(lease.State), Percent: lease.TransferProgress}
-			if lease.Info != nil {
-				state.Machine = lease.Info.Entity.Value
-			}
-			r.Leases = append(r.Leases, state)
-		}
+	for _, lease := range w.openLeases() {
+		r.Leases = append(r.Leases, w.leaseState(lease))
 	}
 	return r
+}
+
+func (w *World) openLeases() []*Lease {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var found []*Lease
+	for _, lease := range w.leases {
+		if lease.isOpen() {
+			found = append(found, lease)
+		}
+	}
+	return found
+}
+
+func (w *World) leaseState(lease *Lease) LeaseState {
+	var state LeaseState
+	ctx := w.background(lease.session)
+	ctx.WithLock(lease, func() {
+		state = LeaseState{ID: lease.Self.Value, State: string(lease.State), Percent: lease.TransferProgress}
+		if lease.Info != nil {
+			state.Machine = lease.Info.Entity.Value
+		}
+	})
+	return state
 }
 
 func (w *World) machineState(vm *simulator.VirtualMachine) MachineState {

@@ -17,8 +17,6 @@ import (
 	"github.com/vmware/govmomi/vim25/xml"
 )
 
-type simulatorContext = simulator.Context
-
 // serveSDK hands calls to the simulator, unless a rule says otherwise.
 func (w *World) serveSDK(answer http.ResponseWriter, request *http.Request) {
 	body, err := io.ReadAll(request.Body)
