@@ -79,8 +79,8 @@ def test_a_worker_writes_a_disk_that_is_attached_while_it_runs(
     there = site.address.replace("127.0.0.1", "10.0.2.2")
     code = site.agents.pair("worker", there, login=login)
     with booted(worker_disk, tmp_path, nic, firmware, f"code={code.encode()}\nidle=1\nhostname=worker-7\n") as machine:
-        machine.wait_for("agent starts", 180)
-        pairing = site.agents.await_answer(code.agent, 180)
+        machine.wait_for("agent starts", 600)
+        pairing = site.agents.await_answer(code.agent, 600)
         assert pairing.host == "worker-7"
         remote = site.agents.agent(code.agent)
         machine.qmp(
@@ -100,7 +100,7 @@ def test_a_worker_writes_a_disk_that_is_attached_while_it_runs(
         machine.qmp("device_del", id="t0")
         print(first.steps, second.steps)
         site.agents.remove(code.agent)
-        assert machine.wait_end(120) == 0
+        assert machine.wait_end(300) == 0
     assert same(source, target)
     assert "login" not in machine.console
 
