@@ -127,9 +127,9 @@ def verified(repository: Repository, machine: str) -> set[int]:
     return found
 
 
-def delete_verifications(repository: Repository, names: Iterable[Name]) -> None:
-    keys = (f"{_verified_prefix(m)}{sequence_part(s)}/{how}" for m, s in names for how in ("read", "boot"))
-    repository.store.delete_many(keys)
+def verification_keys(names: Iterable[Name]) -> list[str]:
+    """Where it would be noted that these points are good, in order."""
+    return sorted(f"{_verified_prefix(m)}{sequence_part(s)}/{how}" for m, s in names for how in ("read", "boot"))
 
 
 def _hold_key(machine: str, holder: str) -> str:
