@@ -13,7 +13,16 @@ from blake3 import blake3
 from manifests.envelope import Kind, generation_of
 from manifests.manifest import Manifest, decode_manifest, decode_record, encode_record
 from manifests.names import PointName, decode_machine, encode_machine, manifest_key, tombstone_key
-from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, FormatError, KeyRefused, NotFound, UsageError
+from pipeline.errors import (
+    AlreadyExists,
+    CatalogueError,
+    CorruptObject,
+    FailbackError,
+    FormatError,
+    KeyRefused,
+    NotFound,
+    UsageError,
+)
 from pipeline.repository import Repository
 from pipeline.store.base import Bytes
 from pipeline.store.older import older
@@ -105,19 +114,23 @@ def load(repository: Repository, machine: str, sequence: int) -> Point | None:
         data = repository.store.get(key)
     except NotFound:
         unknown = _unknown(repository, machine, sequence)
-        if (found := older(repository.store, key, whole, unknown, oldest_first=True)) is None:
-            raise unknown from None
-        return found
+        return _stood_in(repository, key, older(repository.store, key, whole, unknown, oldest_first=True), unknown)
     try:
         point = _read(repository, machine, sequence, data)
     except (FormatError, KeyRefused) as error:
-        if (found := older(repository.store, key, whole, error, oldest_first=True)) is None:
-            raise
-        return found
+        return _stood_in(repository, key, older(repository.store, key, whole, error, oldest_first=True), error)
     if point is None and repository.document.abilities.get("versioning"):
         void = CatalogueError(f"{machine}@{sequence} is void")
-        return older(repository.store, key, whole, void, oldest_first=True)
+        if (point := older(repository.store, key, whole, void, oldest_first=True)) is not None:
+            repository.stood_in.add(key)
     return point
+
+
+def _stood_in(repository: Repository, key: str, found: Point | None, error: FailbackError) -> Point:
+    if found is None:
+        raise error
+    repository.stood_in.add(key)
+    return found
 
 
 def _read(repository: Repository, machine: str, sequence: int, data: Bytes) -> Point | None:

@@ -27,6 +27,8 @@ class Damage:
     key: str
     problem: Problem
     detail: str
+    kept: bool = False
+    """An older version is whole, and readers use it."""
 
     @property
     def id(self) -> bytes:

@@ -53,6 +53,8 @@ def needs_of_all(repository: Repository, *, tick: Callable[[], object] = lambda:
                 needs.points.append(point)
                 for disk in point.manifest.disks:
                     _add(repository, needs, disk)
+    for key in sorted(repository.stood_in):
+        needs.damages.append(Damage(key, "bytes", f"{key} is damaged or was deleted"))
     return needs
 
 

@@ -70,7 +70,7 @@ def scrub_by_id(
     needed = _Needed(needs, start)
     saved = time.monotonic()
     with ThreadPoolExecutor(parallel, "scrub") as pool:
-        report.damages += [damage for damage in pool.map(lambda k: check_by_place(store, k), _places(store)) if damage]
+        report.damages += check_places(store, parallel=parallel)
         ahead: deque[tuple[ObjectInfo, Future[tuple[Damage | None, int]]]] = deque()
 
         def take() -> None:
@@ -122,8 +122,11 @@ def _look(store: Store, deep: Repository | None, key: str) -> tuple[Damage | Non
     return damage, 0 if data is None else len(data)
 
 
-def _places(store: Store) -> list[str]:
-    return [info.key for prefix in PLACES for info in store.list(prefix)]
+def check_places(store: Store, *, parallel: int = 6) -> list[Damage]:
+    """What is damaged of all that is named by its place. Raises StoreError."""
+    keys = [info.key for prefix in PLACES for info in store.list(prefix)]
+    with ThreadPoolExecutor(parallel, "scrub") as pool:
+        return [damage for damage in pool.map(lambda key: check_by_place(store, key), keys) if damage]
 
 
 def _objects(store: Store, start: int) -> Iterator[ObjectInfo]:
