@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from manifests.envelope import Kind
 from manifests.names import manifest_key, run_name, sessions_prefix, tombstone_key
-from pipeline.catalogue import Point, check_tombstones, load
+from pipeline.catalogue import Point, check_tombstones, load, mismatch
 from pipeline.collect.deletion import Doomed, delete_objects, delete_versions
 from pipeline.collect.history import Erased
 from pipeline.collect.inventory import Inventory
@@ -197,12 +197,15 @@ class Collection:
         for machine, names in groupby(self._load(wanted), key=lambda entry: entry[0][0]):
             needs.next_machine()
             found = 0
+            hashes: dict[int, str] = {}
             for name, point in names:
                 self._counters.done += 1
                 self.watch(self._counters)
                 if point is None:
                     continue
-                found += name not in self._tombstones.times
+                if name not in self._tombstones.times:
+                    found += 1
+                    _check_parent(point, hashes)
                 whole = self._manifests.times.get(name, 0.0) < self.plan.time - SKEW
                 for disk in point.manifest.disks:
                     needs.add(disk, label=f"{machine}@{name[1]}", whole=whole)
@@ -213,7 +216,8 @@ class Collection:
 
     def _check_manifests(self, tombstones: Keys) -> None:
         check_gaps(self._manifests, tombstones)
-        check_rewritten(self._manifests, tombstones)
+        if self.repository.conditional_put:  # without it the last of two racing writers wins
+            check_rewritten(self._manifests, tombstones)
 
     def _check_tombstones(self) -> None:
         """Who can put an object there, and has no key, must not make us delete a point."""
@@ -304,3 +308,16 @@ class Collection:
         seen = inventory.keys(self._doomed[inventory.prefix])
         hidden = inventory.hidden
         return seen if hidden is None else merge(seen, hidden.keys(self._doomed_hidden[inventory.prefix]))
+
+
+def _check_parent(point: Point, hashes: dict[int, str]) -> None:
+    """Raises CorruptObject when it was built on another manifest than is there now: what the first one needs would be
+    taken for garbage. `hashes`: of the machine's points so far."""
+    if text := mismatch(point, hashes):
+        raise CorruptObject(
+            text,
+            remedy="nothing is collected: somebody's credentials may be stolen. `failback verify` of both tells more; "
+            "restore the one that was overwritten from an older version or copy of the bucket, or give one of them up "
+            "with `failback forget`",
+        )
+    hashes[point.manifest.sequence] = point.object_hash

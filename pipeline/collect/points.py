@@ -23,7 +23,7 @@ class Keys:
     times: dict[Name, float]
     hidden: dict[Name, History] = field(default_factory=dict)
     """In a bucket that keeps versions: what was there and was deleted."""
-    rewritten: list[Name] = field(default_factory=list)
+    rewritten: dict[Name, History] = field(default_factory=dict)
     """There: what holds something else now than at first."""
 
     @classmethod
@@ -41,7 +41,7 @@ class Keys:
                 continue
             found.times[_name(history.key)] = history.info.modified.timestamp()
             if first_differs(versions, history):
-                found.rewritten.append(_name(history.key))
+                found.rewritten[_name(history.key)] = history
         return found
 
     @property
@@ -78,7 +78,7 @@ def check_gaps(manifests: Keys, tombstones: Keys) -> None:
 def check_rewritten(manifests: Keys, tombstones: Keys) -> None:
     """Raises CorruptObject when a manifest is not what was written there at first and nobody gave the point up: what
     the first one needs would be taken for garbage."""
-    for machine, sequence in manifests.rewritten:
+    for machine, sequence in sorted(manifests.rewritten):
         if (machine, sequence) not in tombstones.times:
             raise CorruptObject(
                 f"{manifest_key(machine, sequence)} was overwritten with something else",

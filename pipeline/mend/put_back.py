@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from blake3 import blake3
+
 from manifests.manifest import decode_manifest
+from manifests.names import decode_machine
 from manifests.sealing import Buffer
+from pipeline.catalogue import sequence_of
 from pipeline.errors import FormatError, KeyRefused, NotFound, WrongRepository
 from pipeline.mend.check import check_by_name, fits_place
 from pipeline.mend.damage import Damage
-from pipeline.mend.stand_in import stand_in
+from pipeline.mend.stand_in import WITHOUT, stand_in
 from pipeline.repository import Repository
 
 
@@ -31,7 +35,7 @@ def put_back(repository: Repository, other: Repository, damages: Iterable[Damage
     """
     mended = []
     for damage in damages:
-        data = _whole(repository, other, damage)
+        data = None if damage.problem == "rewritten" else _whole(repository, other, damage)
         if data is None:
             continue
         repository.store.put(damage.key, data)
@@ -44,15 +48,22 @@ def put_back_versions(repository: Repository, damages: Iterable[Damage]) -> list
     """Those of `damages` that are mended: an older version was whole, and is the newest again. Each is read again."""
     mended = []
     for damage in damages:
-        if damage.problem == "content":
-            continue  # another version of the same name has the same bytes
+        if damage.problem in WITHOUT:
+            continue
         accept = partial(_readable, repository, damage.key)
         data = stand_in(repository.store, damage.key, accept=accept)
         if data is not None:
             repository.store.put(damage.key, data)
+            _note(repository, damage.key, data)
             if _whole(repository, repository, damage) is not None:
                 mended.append(damage)
     return mended
+
+
+def _note(repository: Repository, key: str, data: bytes) -> None:
+    """This host may have seen only what is not there any more."""
+    if repository.seen is not None and key.startswith("manifests/"):
+        repository.seen.note_point(decode_machine(key.split("/")[1]), sequence_of(key), blake3(data).hexdigest())
 
 
 def _whole(repository: Repository, where: Repository, damage: Damage) -> memoryview | None:

@@ -9,12 +9,17 @@ from dataclasses import replace
 from manifests.envelope import object_id
 from pipeline.errors import CorruptObject
 from pipeline.mend.check import fits_place
-from pipeline.mend.damage import Damage
+from pipeline.mend.damage import Damage, Problem
 from pipeline.repository import Repository
 from pipeline.store.base import Store
 from pipeline.store.older import older
 
 REMEDY = "an older version is whole: nothing is lost, and `failback repair` puts it back"
+
+
+WITHOUT: tuple[Problem, ...] = ("content", "rewritten")
+"""What no version mends: of bytes that match their name another has the same; of two points under one number somebody
+has to choose."""
 
 
 def stand_in(store: Store, key: str, *, accept: Callable[[bytes], bool] = lambda _data: True) -> bytes | None:
@@ -40,8 +45,7 @@ def with_stand_ins(store: Store, damages: Iterable[Damage], *, parallel: int = 8
     """The same, saying of each whether an older version stands in for it. Reads the older versions of all."""
 
     def one(damage: Damage) -> Damage:
-        # Of bytes that match their name another version has the same.
-        if damage.kept or damage.problem == "content" or stand_in(store, damage.key) is None:
+        if damage.kept or damage.problem in WITHOUT or stand_in(store, damage.key) is None:
             return damage
         return replace(damage, kept=True, detail=f"{damage.detail}; {REMEDY}")
 

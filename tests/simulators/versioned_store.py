@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import AlreadyExists, CorruptObject, NotFound
@@ -77,7 +77,7 @@ class VersionedStore(Store, Versions):
                 self._add(check_key(key), None, None)
 
     def probe(self) -> Abilities:
-        return MemoryStore().probe()
+        return replace(MemoryStore().probe(), versioning=True)
 
     def versions(self) -> Versions:
         return self
