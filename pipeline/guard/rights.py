@@ -79,7 +79,6 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(PUT, "packs/*", "store data"),
         *_MENDED,
         Right(LIST, "scrub/damage/*", "send again what a scrub found damaged"),
-        Right(GET, "scrub/damage/*", "send again what a scrub found damaged"),
     ),
     "importer": (
         *_OPEN,

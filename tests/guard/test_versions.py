@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import filecmp
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 
 from guard.conftest import Make, Site
-from guard.test_policy import rights_of
+from pipeline.guard.rights import LISTING
+from pipeline.store.s3_errors import ROLES
 
 NOW = ("--grace", "0s")
 
@@ -99,26 +101,69 @@ def test_without_versions_wanted_objects_are_hidden_only(make_site: Make, disk: 
     assert len(entries(site, "packs/")) == before / 2
 
 
-def test_without_the_right_to_delete_versions_it_says_so(make_site: Make, disk: Path) -> None:
-    """MinIO takes s3:DeleteObject for it: both are taken away."""
+def test_each_right_to_delete_versions_is_missed_by_name(make_site: Make, disk: Path) -> None:
+    """MinIO takes s3:DeleteObject for it: both are taken away. In the order in which a collection deletes."""
+    site = make_site(lock=True)
+    forgotten(site, disk)
+    for _ in range(2):
+        site.good("hold", "web@2", "--reason", "needed", "--as", "tests")
+    wait_for(site, lambda _plan: True)
+    document = site.policy("janitor", "--versions")
+    user = site.user(document)
+    site.become(user)
+    for folder in ("packs", "pages", "manifests", "sessions", "gc", "holds"):
+        less = copy.deepcopy(document)
+        for statement in less["Statement"]:
+            if statement["Action"][0] in ("s3:DeleteObject", "s3:DeleteObjectVersion"):
+                statement["Resource"] = [r for r in statement["Resource"] if not r.endswith(f"/{folder}/*")]
+        site.change(user, less)
+        done = site.run("gc", "--apply", *NOW)
+        assert done.code == 4, (folder, done.out, done.err)
+        assert f"s3:DeleteObjectVersion on {folder}/" in done.err
+        assert ROLES in done.err
+    site.change(user, document)
+    site.good("gc", "--apply", *NOW)
+
+
+@pytest.mark.parametrize("folder", ["packs", "pages"])
+def test_each_right_to_list_versions_is_missed_by_name(make_site: Make, disk: Path, folder: str) -> None:
+    """MinIO takes s3:ListBucket for it: both are taken away."""
     site = make_site(lock=True)
     forgotten(site, disk)
     document = site.policy("janitor", "--versions")
-    user = site.user(document)
-    for action, place, less in rights_of(document):
-        if (action, place) != ("s3:DeleteObject", f"{site.prefix}/packs/*"):
-            continue
-        for statement in less["Statement"]:
-            if statement["Action"] == ["s3:DeleteObjectVersion"]:
-                statement["Resource"] = [r for r in statement["Resource"] if "/packs/" not in r]
-        site.change(user, less)
-        site.become(user)
-        done = site.run("gc", "--apply", *NOW)
-        assert done.code == 4
-        assert "s3:DeleteObjectVersion on packs/" in done.err
-        assert "failback repository policy --role" in done.err
-        return
-    raise AssertionError(document)
+    for statement in document["Statement"]:
+        if statement["Action"][0] in LISTING:
+            prefixes = statement["Condition"]["StringLike"]["s3:prefix"]
+            prefixes.remove(f"{site.prefix}/{folder}/*")
+    site.become(site.user(document))
+    done = site.run("gc", *NOW)
+    assert done.code == 4
+    assert f"s3:ListBucketVersions on {folder}/" in done.err
+
+
+@pytest.mark.parametrize(
+    ("action", "command"),
+    [
+        ("s3:GetObjectRetention", ("show", "web", "--locks")),
+        ("s3:PutObjectRetention", ("protect", "web", "--days", "9")),
+        ("s3:PutBucketObjectLockConfiguration", ("repository", "init", "--lock", "governance", "--lock-days", "1")),
+        ("s3:GetBucketObjectLockConfiguration", ("protect", "web", "--days", "9")),
+    ],
+)
+def test_each_right_to_lock_is_missed_by_name(
+    make_site: Make, disk: Path, action: str, command: tuple[str, ...]
+) -> None:
+    site = make_site(lock=True)
+    if command[0] != "repository":
+        site.good("repository", "init", "--lock", "governance", "--lock-days", "1")
+        site.good("export", "web", "--disk", disk)
+    document = site.policy("admin", "--versions")
+    document["Statement"] = [s for s in document["Statement"] if s["Action"] != [action]]
+    site.become(site.user(document))
+    done = site.run(*command)
+    assert done.code == 4, (done.out, done.err)
+    assert f"{action} on " in done.err
+    assert ROLES in done.err
 
 
 def test_without_the_right_to_see_locks_it_says_so(make_site: Make, disk: Path) -> None:
