@@ -83,6 +83,7 @@ def scrub(
                 deep=repository if deep else None,
                 needs=needs,
                 suspects=suspects,
+                root=repository.sealing.ring.root if repository and repository.sealing.ring else None,
                 parallel=min(6, invocation.settings.parallel),
                 watch=meter,
             )

@@ -28,11 +28,12 @@ from pipeline.collect.plan import Plan, Share, kept, sparse
 from pipeline.collect.points import Keys, Name, check_gaps, check_rewritten
 from pipeline.collect.record import fence, held_points, publish, verification_keys
 from pipeline.collect.sessions import Attempts, committed, named_points, read_sessions
-from pipeline.errors import CorruptObject, FormatError, UsageError
+from pipeline.errors import CatalogueError, CorruptObject, FormatError, UsageError
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
 from pipeline.store.base import Versions
 from pipeline.transfer.session import touch
+from pipeline.units import duration
 
 GRACE = timedelta(hours=24)
 LEAST_GRACE = timedelta(hours=1)
@@ -208,7 +209,11 @@ class Collection:
                     _check_parent(point, hashes)
                 whole = self._manifests.times.get(name, 0.0) < self.plan.time - SKEW
                 for disk in point.manifest.disks:
-                    needs.add(disk, label=f"{machine}@{name[1]}", whole=whole)
+                    try:
+                        needs.add(disk, label=f"{machine}@{name[1]}", whole=whole)
+                    except CorruptObject:
+                        self._check_not_overtaken(name)
+                        raise
             self.plan.points += found
             self.plan.machines += bool(found)
         needs.follow_relocations()
@@ -237,10 +242,29 @@ class Collection:
             while batch := list(islice(left, _AHEAD)):
                 yield from zip(batch, pool.map(self._load_one, batch), strict=True)
 
+    def _check_not_overtaken(self, name: Name) -> None:
+        """Something of a point is gone. Raises CatalogueError when another collection may have taken it since this one
+        began: it ran or was suspended for so long."""
+        made = self.repository.store.head(tombstone_key(*name))
+        if made is None:
+            return
+        now = touch(self.repository, "gc/clock", Kind.RECORD).modified
+        if now - made.modified >= RECALL:
+            passed = duration(now.timestamp() - self.plan.time)
+            raise CatalogueError(
+                f"{name[0]}@{name[1]} was forgotten, and another collection has taken what it needs since this one "
+                f"began, {passed} ago",
+                remedy="nothing was deleted by this one, and nothing is wrong: run it again",
+            )
+
     def _load_one(self, name: Name) -> Point | None:
         try:
             return load(self.repository, *name)
+        except CatalogueError:
+            self._check_not_overtaken(name)
+            raise
         except CorruptObject as error:
+            self._check_not_overtaken(name)
             raise CorruptObject(
                 f"{error.message}; what {name[0]}@{name[1]} needs is not known",
                 remedy="nothing is collected: restore it from an older version or copy of the bucket, or give it up "

@@ -122,6 +122,7 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(PUT, "holds/*", "hold a point"),
         Right(DELETE, "holds/*", "release a point"),
         Right(LIST, "verified/*", "see which points are known to be good"),
+        Right(GET, "verified/*", "scrub the notes of them"),
         Right(DELETE, "verified/*", "clear notes of forgotten points away"),
         *_MENDED,
         Right(LIST, "scrub/*", "go on where another host's scrub ended"),

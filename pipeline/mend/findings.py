@@ -10,6 +10,7 @@ from pipeline.errors import AccessDenied, FormatError, NotFound
 from pipeline.mend.damage import Damage, clear_damage, record_damage
 from pipeline.mend.harm import Harm, harms_of
 from pipeline.mend.needs import Needs
+from pipeline.mend.notes import NOTES
 from pipeline.mend.scrub import ScrubReport, unique
 from pipeline.mend.stand_in import with_stand_ins
 from pipeline.repository import Repository
@@ -41,9 +42,9 @@ def find_harm(
     harmful = [damage for damage in findings.damages if not damage.kept]
     findings.harms = harms_of(repository, harmful, needs.points, tick=tick)
     lost = {harm.key for harm in findings.harms if harm.ranges}
-    if all(damage.key.startswith("packs/") for damage in harmful):
+    if all(damage.key.startswith(("packs/", *NOTES)) for damage in harmful):
         # With indexes that could all be read it is known who refers to what.
-        findings.mended = {damage.key for damage in harmful if damage.id in needs.packs} - lost
+        findings.mended = {d.key for d in harmful if d.by_id and d.id in needs.packs} - lost
     else:
         findings.mended = {harm.key for harm in findings.harms if harm.relocated} - lost
     findings.mended |= _outlived(repository, harmful, needs, anything_lost=bool(lost))

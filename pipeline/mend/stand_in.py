@@ -10,6 +10,7 @@ from manifests.envelope import object_id
 from pipeline.errors import CorruptObject
 from pipeline.mend.check import fits_place
 from pipeline.mend.damage import Damage, Problem
+from pipeline.mend.notes import NOTES
 from pipeline.repository import Repository
 from pipeline.store.base import Store
 from pipeline.store.older import older
@@ -45,7 +46,12 @@ def with_stand_ins(store: Store, damages: Iterable[Damage], *, parallel: int = 8
     """The same, saying of each whether an older version stands in for it. Reads the older versions of all."""
 
     def one(damage: Damage) -> Damage:
-        if damage.kept or damage.problem in WITHOUT or stand_in(store, damage.key) is None:
+        if (
+            damage.kept
+            or damage.problem in WITHOUT
+            or damage.key.startswith(tuple(NOTES))
+            or stand_in(store, damage.key) is None
+        ):
             return damage
         return replace(damage, kept=True, detail=f"{damage.detail}; {REMEDY}")
 

@@ -96,6 +96,7 @@ COMMANDS: dict[Role, dict[tuple[str, str], Command]] = {
         ("s3:GetObject", "gc/*"): ("gc",),
         ("s3:ListBucket", "scrub/*"): ("scrub", "--listing"),
         ("s3:GetObject", "scrub/*"): ("scrub", "--bytes", "1"),
+        ("s3:GetObject", "verified/*"): ("scrub", "--bytes", "1"),
         ("s3:PutObject", "scrub/*"): ("scrub", "--listing"),
         ("s3:DeleteObject", "scrub/*"): ("scrub", "--listing"),
         ("s3:GetObject", "sessions/*"): ("gc",),
