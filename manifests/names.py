@@ -11,6 +11,8 @@ from manifests.errors import CorruptObject, UsageError
 
 MAX_ENCODED = 240
 MAX_SEQUENCE = 9_999_999_999
+NAMED_BY_CONTENT = ("packs", "pages")
+"""Folders whose objects are named by the hash of their bytes."""
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
 _CAPITAL = re.compile("~([a-z])")
 

@@ -12,7 +12,7 @@ from typing import Any
 from manifests import repository as document_format
 from manifests.certificate import fingerprint
 from manifests.envelope import Kind, check_header, object_id, open_by_id, seal_by_id
-from manifests.names import pack_key, page_key
+from manifests.names import NAMED_BY_CONTENT, pack_key, page_key
 from manifests.repository import DEFAULT_CHUNK_SIZE, Encryption, RepositoryDocument
 from manifests.sealing import HEADER_SIZE, Buffer, ObjectKey, Sealing
 from pipeline.errors import AlreadyExists, CorruptObject, FormatError, NewerFormat, NotFound, UsageError
@@ -44,6 +44,8 @@ class Repository:
         """Keys of objects that were read from an older version, since the newest is damaged or was deleted."""
         self._pack_keys: OrderedDict[bytes, ObjectKey] = OrderedDict()
         self._lock = threading.Lock()
+        if document.abilities.get("checksum_headers"):
+            store.trust_names(NAMED_BY_CONTENT)
 
     @classmethod
     def init(
@@ -93,12 +95,7 @@ class Repository:
                 remedy=NO_REPOSITORY,
             ) from error
         document = RepositoryDocument.decode(bytes(data))
-        unknown = [info.key for info in store.list("features/")]
-        if unknown:
-            raise NewerFormat(
-                f"{store.name} uses {unknown[0]}, which this failback does not know",
-                remedy="upgrade failback on this host",
-            )
+        refuse_features(store)
         check(document)
         if document.encryption is None:
             return cls(store, document)
@@ -197,6 +194,14 @@ class Repository:
             while len(self._pack_keys) > _PACK_KEYS:
                 self._pack_keys.popitem(last=False)
         return found
+
+
+def refuse_features(store: Store) -> None:
+    """Raises NewerFormat when a reader must know more than this one does."""
+    for info in store.list("features/"):
+        raise NewerFormat(
+            f"{store.name} uses {info.key}, which this failback does not know", remedy="upgrade failback on this host"
+        )
 
 
 def missing(key: str) -> CorruptObject:

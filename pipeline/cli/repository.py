@@ -24,7 +24,7 @@ _ABILITIES = {
     "ranged_get": ("ranged reads", "a chunk is read without its pack"),
     "multi_delete": ("deleting many objects at once", ""),
     "list_after": ("listings that start behind a key", ""),
-    "checksum_headers": ("checksums of uploads", ""),
+    "checksum_headers": ("checksums of uploads are compared", ""),
     "object_lock": ("object lock", ""),
     "versioning": ("versioning", ""),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["exporter", "importer", "janitor", "admin"]
+Role = Literal["exporter", "importer", "janitor", "admin", "agent", "controller"]
 
 GET = "s3:GetObject"
 PUT = "s3:PutObject"
@@ -59,6 +59,23 @@ _LOOK_BACK = (
     Right(GET_VERSION, "manifests/*", "read a point that was overwritten or deleted", versions=True),
 )
 
+_IMPORT = (
+    *_OPEN,
+    Right(LIST, "manifests/*", "find the newest point"),
+    Right(GET, "manifests/*", "read a point"),
+    Right(LIST, "tombstones/*", "see which points are forgotten"),
+    Right(GET, "tombstones/*", "see whether a forgotten point was given up by someone who may"),
+    Right(LIST, "pages/*", "verify large points by listing"),
+    Right(GET, "pages/*", "read the index of a point"),
+    Right(LIST, "packs/*", "verify large points by listing"),
+    Right(GET, "packs/*", "read data"),
+    Right(GET, "verified/{own}/*", "see whether a point is noted as good"),
+    Right(PUT, "verified/{own}/*", "note that a point is good"),
+    Right(PUT, "holds/{own}/*", "hold the point that is on disks"),
+    *_MENDED,
+    *_LOOK_BACK,
+)
+
 RIGHTS: dict[Role, tuple[Right, ...]] = {
     "exporter": (
         *_OPEN,
@@ -80,22 +97,7 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         *_MENDED,
         Right(LIST, "scrub/damage/*", "send again what a scrub found damaged"),
     ),
-    "importer": (
-        *_OPEN,
-        Right(LIST, "manifests/*", "find the newest point"),
-        Right(GET, "manifests/*", "read a point"),
-        Right(LIST, "tombstones/*", "see which points are forgotten"),
-        Right(GET, "tombstones/*", "see whether a forgotten point was given up by someone who may"),
-        Right(LIST, "pages/*", "verify large points by listing"),
-        Right(GET, "pages/*", "read the index of a point"),
-        Right(LIST, "packs/*", "verify large points by listing"),
-        Right(GET, "packs/*", "read data"),
-        Right(GET, "verified/{own}/*", "see whether a point is noted as good"),
-        Right(PUT, "verified/{own}/*", "note that a point is good"),
-        Right(PUT, "holds/{own}/*", "hold the point that is on disks"),
-        *_MENDED,
-        *_LOOK_BACK,
-    ),
+    "importer": _IMPORT,
     "janitor": (
         *_OPEN,
         Right(LIST, "manifests/*", "find the points"),
@@ -152,5 +154,28 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(DELETE_VERSION, "*", "free the space of what is deleted", versions=True),
         Right("s3:GetObjectRetention", "*", "show locks", versions=True),
         Right("s3:PutObjectRetention", "*", "extend locks", versions=True),
+    ),
+    # {own} is the agent's id here.
+    "agent": (
+        Right(GET, "repository.json", "open the repository"),
+        Right(LIST, "features/*", "open the repository"),
+        Right(LIST, "manifests/*", "tell a point that is gone from one that may not be read"),
+        Right(GET, "manifests/*", "read a point"),
+        Right(GET, "pages/*", "read the index of a point"),
+        Right(GET, "packs/*", "read data"),
+        *_MENDED,
+        *_LOOK_BACK,
+        Right(LIST, "mailbox/{own}/*", "see that there is no order yet"),
+        Right(GET, "mailbox/{own}/*", "read orders"),
+        Right(PUT, "mailbox/{own}/answer", "answer a pairing code"),
+        Right(PUT, "mailbox/{own}/alive", "give a sign of life"),
+        Right(PUT, "mailbox/{own}/reports/*", "report"),
+    ),
+    "controller": (
+        *_IMPORT,
+        Right(LIST, "mailbox/*", "see which agents there are"),
+        Right(GET, "mailbox/*", "read reports"),
+        Right(PUT, "mailbox/*", "give orders"),
+        Right(DELETE, "mailbox/*", "take the mailbox of an agent away"),
     ),
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import builtins
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
@@ -44,7 +44,8 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a store was seen to do, probed and never assumed. `clock_skew` is store minus local, in seconds."""
+    """What a store was seen to do, probed and never assumed. `clock_skew` is store minus local, in seconds;
+    `checksum_headers` says that an upload with a wrong checksum was refused."""
 
     conditional_put: bool
     ranged_get: bool
@@ -165,6 +166,14 @@ class Store(ABC):
     @abstractmethod
     def probe(self) -> Abilities:
         """Find out what this store can do, using objects below `probe/` that are deleted again."""
+
+    def trust_names(self, folders: Sequence[str]) -> None:
+        """Objects in these folders are named by the hash of their bytes, so no reader can be deceived about them.
+
+        A store whose server compares checksums of uploads (`Abilities.checksum_headers`) may then save itself a
+        signature over their bytes. Called before the first of them is put.
+        """
+        return
 
     def versions(self) -> Versions | None:
         """Access to older versions of objects; None where the store has no such verbs."""

@@ -66,6 +66,21 @@ def _unknown_lock(error: Exception) -> str:
     )
 
 
+def refuses_wrong_checksum(location: S3Address, region: str, key: str) -> bool:
+    """Whether the server refuses to store `key` (prefix included) with a checksum that its bytes do not have."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = client_of(location, region)
+    try:
+        client.put_object(Bucket=location.bucket, Key=key, Body=b"failback", ChecksumCRC64NVME="AAAAAAAAAAA=")
+        client.delete_object(Bucket=location.bucket, Key=key)
+    except ClientError as error:
+        return bool(error.response["ResponseMetadata"]["HTTPStatusCode"] == 400)
+    except BotoCoreError:
+        return False
+    return False
+
+
 def short(error: Exception) -> str:
     """The first line of what boto3 says."""
     return str(error).splitlines()[0][:200]

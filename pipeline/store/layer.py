@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.store.base import Abilities, Bytes, ObjectInfo, Store, Versions
 
@@ -34,6 +34,9 @@ class Layer(Store):
 
     def probe(self) -> Abilities:
         return self.inner.probe()
+
+    def trust_names(self, folders: Sequence[str]) -> None:
+        self.inner.trust_names(folders)
 
     def versions(self) -> Versions | None:
         return self.inner.versions()

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 CHUNK = 100
 """Entries of a listing handed over together: so many are asked for again at most when a later page fails."""
 
+CHECKSUM = "crc64nvme"
+"""The checksum that AWS recommends: the fastest of those that servers compare."""
+
 PAGE = 1000
 """Keys of one multi-delete: the limit of S3."""
 
@@ -52,18 +55,21 @@ class S3Store(Store):
         found = credentials or find_credentials(location.profile)
         self._region = location.region or found.region or "us-east-1"
         self._credentials = found
-        self._timeouts = timeouts = timeouts or Timeouts()
+        self._timeouts = timeouts or Timeouts()
         # Two clients, since a read timeout would also count the time in which a slow line uploads.
-        self._writer = self._client(timeouts, stall=None)
-        self._reader = self._client(timeouts, stall=timeouts.stall)
+        self._writer = self._client(location, stall=None)
+        self._reader = self._client(location, stall=self._timeouts.stall)
         self._deleter = self._writer
+        self._named_writer = self._writer
+        self._named: tuple[str, ...] = ()
         self._versions: Versions | None = None
         self._lock = threading.Lock()
 
     def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
         path = self._path(key)
         with self._explained("put", key):
-            self._writer.put(path, flat(data), use_multipart=False, mode="create" if create else "overwrite")
+            writer = self._named_writer if key.startswith(self._named) else self._writer
+            writer.put(path, flat(data), use_multipart=False, mode="create" if create else "overwrite")
 
     def get(self, key: str) -> memoryview:
         path = self._path(key)
@@ -140,6 +146,17 @@ class S3Store(Store):
             notes=(*abilities.notes, *bucket.notes),
         )
 
+    def trust_names(self, folders: Sequence[str]) -> None:
+        """Over plain http the payload is signed: a hash that costs more CPU than encrypting it. Where the server
+        compares a checksum (which the signature covers), that one is enough against damage on the way; someone on the
+        wire could as well pretend that an object was stored, and a reader sees either by the object's name."""
+        with self._lock:
+            if (self.location.endpoint or "").startswith("http:"):
+                self._named_writer = self._client(
+                    replace(self.location, checksum=self.location.checksum or CHECKSUM), stall=None, signed=False
+                )
+                self._named = tuple(folder.rstrip("/") + "/" for folder in folders)
+
     def versions(self) -> Versions:
         from pipeline.store.s3_versions import S3Versions
 
@@ -149,7 +166,7 @@ class S3Store(Store):
             return self._versions
 
     def close(self) -> None:
-        del self._reader, self._writer, self._deleter
+        del self._reader, self._writer, self._deleter, self._named_writer
 
     def _denied_or_absent(self, key: str, denied: AccessDenied) -> StoreError:
         """AWS answers 403 for an absent key unless the right to list has no condition. Our policies have one, so a
@@ -203,7 +220,7 @@ class S3Store(Store):
                 if status_of(error) not in UNSUPPORTED:
                     raise
                 # A server without multi-delete: one request for each key from now on.
-                self._deleter = self._client(self._timeouts, stall=None, bulk_delete=False)
+                self._deleter = self._client(self.location, stall=None, bulk_delete=False)
                 self._deleter.delete(paths)
 
     def _empty_range(self, key: str) -> memoryview:
@@ -212,14 +229,19 @@ class S3Store(Store):
         return memoryview(b"")
 
     def _takes_checksums(self) -> bool:
-        """Whether a put with a checksum header is accepted."""
-        other = S3Store(replace(self.location, checksum="crc64nvme"), credentials=self._credentials)
+        """Whether a put with a checksum is accepted, and one with a wrong checksum refused."""
+        from pipeline.store.bucket import refuses_wrong_checksum
+
+        key = "probe/checksum"
+        other = S3Store(replace(self.location, checksum=CHECKSUM), credentials=self._credentials)
         try:
-            other.put("probe/checksum", b"failback")
-            other.delete_many(["probe/checksum"])
+            other.put(key, b"failback")
+            other.delete_many([key])
+            return refuses_wrong_checksum(self.location, self._region, self._path(key))
         except StoreError:
             return False
-        return True
+        finally:
+            other.close()
 
     def _path(self, key: str) -> str:
         return self.location.prefix + check_key(key)
@@ -233,17 +255,20 @@ class S3Store(Store):
         except (BaseError, FileNotFoundError, ValueError) as error:
             raise translate(error, verb=verb, key=key, bucket=self.location.bucket, name=self.name) from None
 
-    def _client(self, timeouts: Timeouts, *, stall: float | None, bulk_delete: bool = True) -> Client:
+    def _client(
+        self, location: S3Address, *, stall: float | None, bulk_delete: bool = True, signed: bool = True
+    ) -> Client:
+        """`signed`: over http the payload is covered by the signature."""
         from obstore.store import S3Store as Client
 
-        location = self.location
+        timeouts = self._timeouts
         virtual, endpoint = addressing(location, self._region)
         config: S3Config = {
             "endpoint": endpoint,
             "region": self._region,
             "virtual_hosted_style_request": virtual,
             # Over https TLS protects the payload; hashing it once more would cost more CPU than encrypting it.
-            "unsigned_payload": endpoint.startswith("https:"),
+            "unsigned_payload": not signed or endpoint.startswith("https:"),
         }
         if not bulk_delete:
             config["disable_bulk_delete"] = True

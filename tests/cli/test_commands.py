@@ -309,3 +309,12 @@ def test_an_older_point_goes_into_the_same_place_by_its_difference(
     assert back["disks"][0]["mode"] == "refresh"
     assert 0 < back["disks"][0]["seconds"] <= back["seconds"]
     assert (out / "web-disk0.raw").read_bytes() == first
+
+
+def test_a_disk_comes_back_as_a_vmdk_stream(repository: Path, disk: Path, tmp_path: Path, failback: Run) -> None:
+    failback("export", "web", "--disk", disk)
+    done = failback("import", "web", "--out", tmp_path / "out", "--format", "vmdk-stream", "--json").result
+    [made] = done["disks"]
+    assert (made["target"], made["mode"]) == (str(tmp_path / "out" / "web-disk0.vmdk"), "full")
+    assert Path(made["target"]).read_bytes()[:4] == b"KDMV"
+    assert "unchanged" in failback("import", "web", "--out", tmp_path / "out", "--format", "vmdk-stream").out

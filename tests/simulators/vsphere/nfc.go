@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+const vmdkType = "application/x-vnd.vmware-streamVmdk"
+
+// refusal is an HTTP answer.
+type refusal struct {
+	status int
+	reason string
+}
+
+func (r *refusal) Error() string { return r.reason }
+
+// serveNFC takes uploads. The address itself is the ticket: no cookie is asked for. Which status a real host answers a
+// bad upload with is unverified, but for 400 to streams of an old version.
+func (w *World) serveNFC(answer http.ResponseWriter, request *http.Request) {
+	w.tally.call("NFC " + request.Method)
+	ticket, name := request.PathValue("ticket"), request.PathValue("file")
+	body, lose, done := w.rules.disturbUpload(answer, request)
+	if done {
+		return
+	}
+	upload := w.upload(ticket, name)
+	if upload == nil {
+		w.refuse(answer, request, &refusal{http.StatusNotFound, "there is no such lease, or it has ended"})
+		return
+	}
+	if err := w.accept(upload, request); err != nil {
+		w.refuse(answer, request, err)
+		return
+	}
+	switch err := w.receive(upload, body, request.ContentLength); {
+	case errors.Is(err, errCut):
+		return
+	case err != nil:
+		w.refuse(answer, request, err)
+		return
+	case lose:
+		hangUp(answer)
+		return
+	}
+	answer.WriteHeader(http.StatusCreated)
+}
+
+// refuse answers and hangs up. Some of the body is read before, or the client would see a broken connection and no
+// answer; a client with much to send sees just that.
+func (w *World) refuse(answer http.ResponseWriter, request *http.Request, err error) {
+	_, _ = io.CopyN(io.Discard, request.Body, 16<<20)
+	status := http.StatusInternalServerError
+	if known, ok := err.(*refusal); ok {
+		status = known.status
+	}
+	answer.Header().Set("Connection", "close")
+	http.Error(answer, err.Error(), status)
+}
+
+// accept looks at the request before its body.
+func (w *World) accept(upload *Upload, request *http.Request) error {
+	if upload.disk == "" {
+		if request.Method != http.MethodPut {
+			return &refusal{http.StatusMethodNotAllowed, "files are PUT"}
+		}
+		return nil
+	}
+	switch kind := request.Header.Get("Content-Type"); {
+	case request.Method != http.MethodPost && request.Method != http.MethodPut:
+		return &refusal{http.StatusMethodNotAllowed, "disks are POSTed"}
+	case kind != vmdkType:
+		return &refusal{http.StatusUnsupportedMediaType, fmt.Sprintf("a disk is %s, not %q", vmdkType, kind)}
+	case request.ContentLength < 0 && !w.settings.Chunked:
+		return &refusal{http.StatusLengthRequired, "a Content-Length is needed"}
+	}
+	return nil
+}
+
+// receive keeps the body and makes the disk of it. `length` is negative when it is not known.
+func (w *World) receive(upload *Upload, body io.Reader, length int64) error {
+	if !upload.guard.TryLock() {
+		return &refusal{http.StatusConflict, "this disk is being uploaded already"}
+	}
+	defer upload.guard.Unlock()
+	upload.taken = false
+	digest := sha1.New()
+	source := io.TeeReader(&limited{body, w.host.rate}, digest)
+	if upload.disk == "" {
+		size, err := keepFile(upload.file, source)
+		upload.taken, upload.sha1, upload.size = err == nil, digest.Sum(nil), size
+		return err
+	}
+	disk, err := w.openDisk(upload.disk)
+	if err != nil {
+		return err
+	}
+	w.tally.uploadBegan(upload.disk, length)
+	var header [headerSize]byte
+	if _, err := io.ReadFull(source, header[:]); errors.Is(err, errCut) {
+		return err
+	} else if err != nil {
+		return &refusal{http.StatusBadRequest, "the stream ends in its header"}
+	}
+	if err := checkHeader(header[:], disk.Capacity); err != nil {
+		return &refusal{http.StatusBadRequest, err.Error()}
+	}
+	spool, err := os.CreateTemp(w.settings.Home, "nfc-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(spool.Name())
+	defer spool.Close()
+	counted := &counter{spool, w.tally, upload.disk}
+	size, err := io.Copy(counted, io.MultiReader(bytes.NewReader(header[:]), source))
+	if err != nil {
+		if errors.Is(err, errCut) {
+			return err
+		}
+		return &refusal{http.StatusBadRequest, "the stream was cut off: " + err.Error()}
+	}
+	if err := checkFile(spool, size); err != nil {
+		return &refusal{http.StatusBadRequest, err.Error()}
+	}
+	if err := convert(spool.Name(), disk); err != nil {
+		return &refusal{http.StatusBadRequest, err.Error()}
+	}
+	if failure := w.overfull(upload.disk); failure != nil {
+		go upload.lease.fail(failure)
+		return &refusal{http.StatusInternalServerError, failure.Text}
+	}
+	if !upload.lease.isOpen() {
+		return &refusal{http.StatusNotFound, "the lease has ended meanwhile"}
+	}
+	upload.taken, upload.sha1, upload.size = true, digest.Sum(nil), size
+	w.tally.uploadDone(upload.disk, allocated(disk.Blocks()))
+	return nil
+}
+
+func keepFile(file string, source io.Reader) (int64, error) {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return 0, err
+	}
+	into, err := os.Create(file)
+	if err != nil {
+		return 0, err
+	}
+	defer into.Close()
+	return io.Copy(into, source)
+}
+
+// convert has qemu-img read the stream: an independent reader, not the writer's own idea of the format.
+func convert(stream string, disk *Descriptor) error {
+	// Emptied first, so that what qemu-img leaves out reads as zeros.
+	if err := os.Truncate(disk.Blocks(), 0); err != nil {
+		return err
+	}
+	if err := os.Truncate(disk.Blocks(), disk.Capacity); err != nil {
+		return err
+	}
+	command := exec.Command("qemu-img", "convert", "-q", "-n", "--target-is-zero", "-t", "writeback",
+		"-f", "vmdk", "-O", "raw", stream, disk.Blocks())
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("qemu-img does not read the stream: %s %w", strings.TrimSpace(string(output)), err)
+	}
+	return nil
+}
+
+// overfull says so when an upload made a datastore hold more than it can.
+func (w *World) overfull(disk string) *Failure {
+	datastore := w.datastore(strings.TrimPrefix(strings.SplitN(disk, "]", 2)[0], "["))
+	if datastore != nil && w.space.used(datastore) > w.space.size(datastore.Name) {
+		return noSpace(datastore, disk)
+	}
+	return nil
+}
+
+// counter counts what arrived for a disk.
+type counter struct {
+	into io.Writer
+	took *Tally
+	disk string
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.into.Write(b)
+	c.took.uploaded(c.disk, int64(n))
+	return n, err
+}
+
+// destroy removes a machine and its files whatever its state, as the end of a lease does.
+func (w *World) destroy(ctx *simulatorContext, ref types.ManagedObjectReference) {
+	vm := w.machine(ref)
+	if vm == nil {
+		return
+	}
+	if failure := w.destroyMachine(ctx, vm); failure != nil {
+		w.tally.problem("a lease's machine was not removed: " + failure.Text)
+	}
+}
