@@ -50,21 +50,23 @@ def cards_of(networks: Sequence[Network], family: Family) -> tuple[tuple[Card, .
 
 
 def device_of(number: int, card: Card, backing: Any, *, connected: bool = True) -> Any:
-    """The virtual device; `backing` of `networks.backing_of`, None: plugged in nowhere."""
+    """The virtual device; `backing` of `networks.backing_of`. Not `connected`: as with the cable pulled, and the guest
+    cannot plug it in."""
     device = vim.vm.device
     kind = {
         "vmxnet3": device.VirtualVmxnet3,
         "e1000e": device.VirtualE1000e,
         "e1000": device.VirtualE1000,
     }[card.model]
-    plugged = connected and backing is not None
     return kind(
         key=_FIRST_KEY + number,
         addressType=address_type(card.mac),
         macAddress=card.mac or None,
         wakeOnLanEnabled=True,
         backing=backing,
-        connectable=device.VirtualDevice.ConnectInfo(startConnected=plugged, connected=False, allowGuestControl=True),
+        connectable=device.VirtualDevice.ConnectInfo(
+            startConnected=connected, connected=False, allowGuestControl=connected
+        ),
     )
 
 

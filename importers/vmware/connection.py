@@ -29,12 +29,19 @@ T = TypeVar("T")
 
 CALL_SECONDS = 120.0
 """For one call to be answered; whatever takes longer is a task."""
+LEAVE_SECONDS = 5.0
+"""For the last words to a server that may be gone."""
 POOL_SECONDS = 20
 """Connections that idled longer are not used again: a proxy in front of vCenter may have closed them, and an order must
 not be lost for that."""
 ALIVE_SECONDS = 120.0
 """Between signs of life. Sessions end after half an hour of silence by default, and some sites set a few minutes."""
+PAUSES = (0.0, 0.9)
+"""Seconds before a question whose connection was cut is put again: at once, for the line may have been stale, and once
+more."""
 COOKIE = "vmware_soap_session"
+_OF_A_SESSION = (vmodl.query.PropertyCollector, vmodl.query.PropertyCollector.Filter, vim.view.View)
+"""What ends with the session that made it; a call that comes between its end and the next login finds them gone."""
 _NO_MATTER: tuple[type[Exception], ...] = (REFUSED, TargetError, UsageError, *CUT)
 _CLONE = "cst-"
 """What tickets of SessionManager.AcquireCloneTicket begin with."""
@@ -50,6 +57,8 @@ class Connection:
         self._ended = threading.Event()
         self._pulse: threading.Thread | None = None
         self._own = threading.local()
+        self._collectors: list[Any] = []
+        """Of all threads, in this session."""
         self._generation = 0
         self._stub: Any = None
         self._content: Any = None
@@ -63,6 +72,10 @@ class Connection:
     @property
     def host(self) -> str:
         return self._address()[0]
+
+    @property
+    def port(self) -> int:
+        return self._address()[1]
 
     @property
     def name(self) -> str:
@@ -111,6 +124,7 @@ class Connection:
             generation = self._generation
             self._own.collector = self._content.propertyCollector.CreatePropertyCollector()
             self._own.generation = generation
+            self._collectors.append(self._own.collector)
         return self._own.collector
 
     def sibling(self, path: str, version: str) -> Any:
@@ -124,7 +138,7 @@ class Connection:
     # -- calls -----------------------------------------------------------------------------------------------------
 
     def ask(self, question: Callable[[], T], about: str) -> T:
-        """The answer to a question, put a second time when the session had ended or the connection was cut. `about`
+        """The answer to a question, put again when the session had ended or the connection was cut. `about`
         as in `faults.explain`. Raises TargetError and its kin; never a fault of pyvmomi."""
         with explained(about):
             return self.asked(question)
@@ -132,14 +146,21 @@ class Connection:
     def asked(self, question: Callable[[], T]) -> T:
         """`ask` for those who want to know which fault it was."""
         self._open()
-        generation = self._generation
-        try:
-            return question()
-        except vim.fault.NotAuthenticated:
-            self._again(generation)
-        except CUT:
-            if self._ended.is_set():
-                raise
+        for pause in PAUSES:
+            generation = self._generation
+            try:
+                return question()
+            except vim.fault.NotAuthenticated:
+                self._again(generation)
+                break
+            except vmodl.fault.ManagedObjectNotFound as fault:
+                if not isinstance(fault.obj, _OF_A_SESSION):
+                    raise
+                self._look_alive(generation)
+                break
+            except CUT:
+                if self._ended.wait(pause):
+                    raise
         return question()
 
     def order(self, order: Callable[[], T], about: str) -> T:
@@ -172,14 +193,26 @@ class Connection:
         if self._pulse is not None:
             self._pulse.join(timeout=CALL_SECONDS)
         with self._lock:
-            if self._content is not None and not self._borrowed:
-                try:
-                    self._content.sessionManager.Logout()
-                except (REFUSED, *CUT):
-                    pass  # it ends by itself
+            if self._content is not None:
+                self._leave()
             if self._stub is not None:
                 self._stub.DropConnections()
             self._content = None
+
+    def _leave(self) -> None:
+        """Take back what we made there, on a line of its own: a server that is silent holds nobody up for long."""
+        line = self._stub_for("/sdk", self._stub.version, self.context, LEAVE_SECONDS)
+        line.cookie = self.cookie()
+        manager = self._content.sessionManager
+        try:
+            for collector in self._collectors:
+                type(collector)(collector._moId, line).DestroyPropertyCollector()
+            if not self._borrowed:
+                type(manager)(manager._moId, line).Logout()
+        except (REFUSED, *CUT):
+            pass  # it ends by itself
+        finally:
+            line.DropConnections()
 
     # -- logging in ------------------------------------------------------------------------------------------------
 
@@ -220,7 +253,7 @@ class Connection:
     def _adapter(self, context: ssl.SSLContext) -> Any:
         return self._stub_for("/sdk", self._version(context), context)
 
-    def _stub_for(self, path: str, version: str, context: ssl.SSLContext) -> Any:
+    def _stub_for(self, path: str, version: str, context: ssl.SSLContext, seconds: float = CALL_SECONDS) -> Any:
         host, port = self._address()
         through = self.proxy.serves(host)
         return SoapStubAdapter(
@@ -231,7 +264,7 @@ class Connection:
             sslContext=context,
             httpProxyHost=self.proxy.host if through else None,
             httpProxyPort=self.proxy.port if through else 80,
-            httpConnectionTimeout=CALL_SECONDS,
+            httpConnectionTimeout=seconds,
             connectionPoolTimeout=POOL_SECONDS,
         )
 
@@ -295,9 +328,18 @@ class Connection:
                     f"the session at {self.name} has ended, and a ticket gives no second one",
                     remedy="get a new ticket, then run the same command again",
                 )
+            self._collectors.clear()
             self._stub.SetSessionId("")
             self._log_in(self._content)
             self._generation += 1
+
+    def _look_alive(self, generation: int) -> None:
+        """What belongs to a session is gone: make sure that there is one, and forget this thread's collector."""
+        try:
+            vim.ServiceInstance("ServiceInstance", self._stub).CurrentTime()
+        except vim.fault.NotAuthenticated:
+            self._again(generation)
+        self._own.generation = None
 
     def _stay(self) -> None:
         """Keep the session alive while others work, or wait for S3."""

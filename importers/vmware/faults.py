@@ -89,6 +89,8 @@ def explain(fault: BaseException, about: str) -> FailbackError:
         return fault
     if isinstance(fault, CUT):
         reason = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
+        if type(fault) is HTTPException:  # pyvmomi's for an HTTP status that is none of SOAP
+            return TargetUnavailable(f"{about}: the server, or a proxy before it, answers {reason}", remedy=_AGAIN)
         return TargetUnavailable(f"{about}: the connection was cut ({reason})", remedy=_AGAIN)
     for kind, error, message, remedy in _TABLE:
         if isinstance(fault, kind):

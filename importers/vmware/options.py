@@ -176,6 +176,11 @@ class VmwareOptions(Model):
     """Per cent of the disks' data that must be free on their datastore beside them, for what the machine writes on a
     snapshot while it is tried out."""
 
+    compression: int = Field(default=0, ge=0, le=9)
+    """Of uploads, as zlib's levels; 0: stored. 1 is worth it over links of less than about 100 MB/s."""
+    serial: Literal["rehearsal", "always", "never"] = "rehearsal"
+    """When the machine gets a serial port whose output goes to a file beside it, for checks of its console."""
+
     worker: WorkerOptions = WorkerOptions()
 
     @model_validator(mode="after")

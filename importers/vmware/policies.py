@@ -30,6 +30,11 @@ def find_policy(connection: Connection, name: str) -> Policy:
             f"{connection.name} is a single host, which knows no storage policies",
             remedy="leave `policy` out of the options",
         )
+    return choose("storage policy", name, policies(connection), where=f"at {connection.name}", key="policy")
+
+
+def policies(connection: Connection) -> list[Policy]:
+    """All of a vCenter."""
 
     def look() -> list[Policy]:
         manager = _content(connection).profileManager
@@ -38,8 +43,7 @@ def find_policy(connection: Connection, name: str) -> Policy:
         found = manager.RetrieveContent(ids) if ids else []
         return [Policy(str(profile.profileId.uniqueId), str(profile.name)) for profile in found]
 
-    there = connection.ask(look, f"cannot list the storage policies of {connection.name}")
-    return choose("storage policy", name, there, where=f"at {connection.name}", key="policy")
+    return connection.ask(look, f"cannot list the storage policies of {connection.name}")
 
 
 def fitting(connection: Connection, policy: Policy, datastores: list[Datastore]) -> list[Datastore]:

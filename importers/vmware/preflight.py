@@ -10,6 +10,7 @@ from typing import Any
 
 from pyVmomi import vim
 
+from importers.vmware import layer
 from importers.vmware.adoption import adoption_findings
 from importers.vmware.choice import NoChoice
 from importers.vmware.connection import Connection
@@ -86,7 +87,13 @@ def machine(
         there = all_datastores(connection, site)
         placements, doubts = place_disks(there, site, manifest.disks, wanted, options)
         found += doubts
-        found += space(placements, manifest.disks, options, choice.memory, held_by(connection, ours))
+        found += space(
+            placements,
+            manifest.disks,
+            options,
+            choice.memory,
+            held_by(connection, ours) if options.worker.network else None,
+        )
         found += streams(manifest.disks, worker=bool(options.worker.network))
         found += _policy(connection, options, placements)
         found += _devices(wanted)
@@ -100,7 +107,7 @@ def machine(
         objects += [("network", n) for n in all_networks(connection, site) if n.name in names]
         found += _rights(connection, options, site, objects)
         if ours is not None:
-            found += adoption_findings(connection, ours, ours=())
+            found += adoption_findings(connection, ours, ours=(layer.NAME,))
     except FailbackError as error:
         return [_as_finding("vSphere", error)]
     return found

@@ -68,12 +68,13 @@ def machine_spec(
     datastore: str,
     disks: Sequence[NewDisk | OldDisk] = (),
     backings: Sequence[Any] = (),
+    connected: bool = True,
     profile: str = "",
     settings: Mapping[str, str] | None = None,
 ) -> Any:
     """The whole machine, powered off. `marker`: its own, which becomes its instance UUID; `place`: that of its place;
-    `machine`: its name at the source; `datastore`: where its home is; `backings`: one for each card of the choice,
-    None: plugged in nowhere; `settings`: more advanced ones."""
+    `machine`: its name at the source; `datastore`: where its home is; `backings`: one for each card of the choice;
+    not `connected`: their cables are pulled; `settings`: more advanced ones."""
     if len(backings) != len(choice.cards):
         raise ValueError(f"{len(backings)} networks for {len(choice.cards)} adapters")
     home = home_of(name, marker)
@@ -81,7 +82,7 @@ def machine_spec(
     devices = [_add(controller) for controller in controllers_of(slots)]
     devices += [disk_change(disk, home) for disk in disks]
     devices += [
-        _add(device_of(number, card, backing))
+        _add(device_of(number, card, backing, connected=connected))
         for number, (card, backing) in enumerate(zip(choice.cards, backings, strict=True))
     ]
     return vim.vm.ConfigSpec(

@@ -7,6 +7,7 @@ machine that asks its user something is not taken for a slow one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from pipeline.errors import TargetBusy, TargetUnavailable
 from pipeline.target import Control
 
 STEP_SECONDS = 1
+PATIENCE_SECONDS = 60.0
+"""That vCenter may be silent while a task runs, as when its services restart; the task goes on at the host."""
 _PATHS = ("info.state", "info.progress", "info.error", "info.result")
 _Query = vmodl.query.PropertyCollector
 _CANCEL = "run the same command again: it finds the task, and goes on from how that ended"
@@ -126,6 +129,8 @@ def _wait(
     answer: Callable[[Question], str | None] | None,
 ) -> Any:
     shown = -1
+    silent: float | None = None
+    """Since when."""
     watched = _Watched(connection, task)
     try:
         while True:
@@ -139,11 +144,15 @@ def _wait(
             except REFUSED as fault:
                 raise explain(fault, about) from fault
             except CUT as fault:
+                silent = silent or time.monotonic()
+                if time.monotonic() - silent < PATIENCE_SECONDS:
+                    continue  # a second has passed: questions are put again with pauses
                 raise TargetUnavailable(
-                    f"{about}: the connection to {connection.name} was cut while the task {task._moId} ran; how it "
-                    f"ended is not known ({fault})",
+                    f"{about}: {connection.name} is silent while the task {task._moId} runs; how it ended is not known "
+                    f"({fault})",
                     remedy=_CANCEL,
                 ) from fault
+            silent = None
             if seen.progress != shown and progress is not None:
                 shown = seen.progress
                 progress(shown)

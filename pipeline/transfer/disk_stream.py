@@ -18,7 +18,7 @@ from blake3 import blake3
 from manifests.manifest import Disk
 from manifests.sealing import Buffer
 from pipeline.catalogue import Point
-from pipeline.errors import LengthExceeded
+from pipeline.errors import LengthExceeded, TargetMismatch
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
 from pipeline.transfer.ordered import OrderedChunks
@@ -44,6 +44,8 @@ class StreamOptions:
     """A length known beforehand also with a level: a sample of the disk is fetched for it (SAMPLE chunks, a request
     each), and the stream is some percent longer than it had to be."""
     adapter: Adapter = "lsilogic"
+    capacity: int = 0
+    """Bytes of the target's disk, where it is larger than the point's: what is beyond is zero. 0: as the point's."""
     parallel: int = 4
     memory: int = 48 << 20
     """Bytes held ahead of the reader. For several streams side by side: a share for each, 24 MiB at least."""
@@ -53,7 +55,8 @@ class StreamOptions:
 
 class DiskStream:
     """Blocks of about 1 MiB, from the beginning each time it is iterated, by one thread at a time; several streams may
-    run side by side. Close the iterator to stop early (`contextlib.closing`); `watch` may raise to the same end.
+    run side by side. Made, it has read the index where a length is wanted, and fetched the sample for `announce`. Close
+    the iterator to stop early (`contextlib.closing`); `watch` may raise to the same end.
 
     Raises CorruptObject (names disk and range), StoreError, Unsupported (2 TiB), and LengthExceeded while a stream is
     read whose announced length does not suffice: rare, since four standard errors of the sample's estimate are added,
@@ -67,8 +70,12 @@ class DiskStream:
         self._disk = disk
         self._options = options
         self._watch = watch
-        self._shape = Shape(disk.size)
         self.name = f"{point.manifest.label} disk {disk.number}"
+        if 0 < options.capacity < disk.size:
+            raise TargetMismatch(
+                f"{self.name} has {disk.size} bytes, its target {options.capacity}", remedy="make the target larger"
+            )
+        self._shape = Shape(options.capacity or disk.size)
         self._packer = Packer(disk, options.level, all_grains=options.announce or not options.level)
         self._grains: tuple[int, int] | None = None
         """How many there are, and the bytes that all of them take."""
@@ -85,7 +92,8 @@ class DiskStream:
     def _length_of_all(self, extent: Extent) -> int:
         if not self._options.level:
             return extent.grains * STORED
-        return announced(self._repository, self._disk, extent, self._packer, parallel=self._options.parallel)
+        parallel = self._options.parallel
+        return announced(self._repository, self._disk, extent, self._packer, name=self.name, parallel=parallel)
 
     def _counters(self) -> Counters:
         return Counters(phase="stream", disk=self.name, total=self._disk.size)

@@ -107,16 +107,15 @@ class OrderedChunks(Generic[T]):
             for position, plain in fetcher.chunks(job, read=window.read_pack):
                 results.append((position, self._work(position, plain)))
         except FormatError as error:
-            raise self._damaged(int(job.positions[len(results)]), error) from error
+            raise damaged(self._name, self._disk, int(job.positions[len(results)]), error) from error
         return results
 
-    def _damaged(self, position: int, error: FormatError) -> CorruptObject:
-        size = self._disk.chunk_size
-        start = position * size
-        length = min(size, self._disk.size - start)
-        return CorruptObject(
-            f"{self._name}: its {length} bytes at {start} cannot be had: {error.message}", remedy=error.remedy
-        )
+
+def damaged(name: str, disk: Disk, position: int, error: FormatError) -> CorruptObject:
+    """The error for a chunk of the disk called `name`."""
+    start = position * disk.chunk_size
+    length = min(disk.chunk_size, disk.size - start)
+    return CorruptObject(f"{name}: its {length} bytes at {start} cannot be had: {error.message}", remedy=error.remedy)
 
 
 def _in_order(jobs: list[Future[Results[T]]]) -> list[tuple[int, T]]:

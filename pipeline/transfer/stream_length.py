@@ -17,9 +17,11 @@ import numpy as np
 
 from manifests.entry import PackTable
 from manifests.manifest import Disk
+from pipeline.errors import FormatError
 from pipeline.repository import Repository
 from pipeline.transfer.fetch import Fetcher, PackJob, by_pack
 from pipeline.transfer.index_reader import Block, IndexReader, concatenate
+from pipeline.transfer.ordered import damaged
 from pipeline.transfer.packer import Packer
 from pipeline.writers.vmdk_grain import STORED, length_of
 from pipeline.writers.vmdk_stream import GRAIN, SECTOR, TABLE_GRAINS, Shape
@@ -72,7 +74,7 @@ def extent_of(repository: Repository, disk: Disk) -> Extent:
     return Extent(grains, tables, sealed, concatenate(picked) if picked else None, packs)
 
 
-def announced(repository: Repository, disk: Disk, extent: Extent, pack: Packer, *, parallel: int) -> int:
+def announced(repository: Repository, disk: Disk, extent: Extent, pack: Packer, *, name: str, parallel: int) -> int:
     """Bytes to announce for all grains when they are packed by `pack`. Raises CorruptObject, StoreError."""
     if extent.sample is None:
         return 0
@@ -85,10 +87,13 @@ def announced(repository: Repository, disk: Disk, extent: Extent, pack: Packer, 
         def packed(job: PackJob) -> list[tuple[int, int]]:
             fetcher = Fetcher(repository, disk.chunk_size, extent.packs)
             lengths = dict(zip(job.positions.tolist(), job.rows["length"].tolist(), strict=True))
-            return [
-                (lengths[position], sum(length_of(pieces) for _, pieces in pack(position, plain)))
-                for position, plain in fetcher.chunks(job)
-            ]
+            found: list[tuple[int, int]] = []
+            try:
+                for position, plain in fetcher.chunks(job):
+                    found.append((lengths[position], sum(length_of(pieces) for _, pieces in pack(position, plain))))
+            except FormatError as error:
+                raise damaged(name, disk, int(job.positions[len(found)]), error) from error
+            return found
 
         pairs = np.array([pair for found in pool.map(packed, jobs) for pair in found], np.float64)
     sealed, made = pairs[:, 0], pairs[:, 1]

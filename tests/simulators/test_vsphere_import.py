@@ -18,7 +18,7 @@ from simulators.vsphere_client import (
     machine_spec,
     upload,
 )
-from simulators.vsphere_server import VSphere
+from simulators.vsphere_server import VSphere, run_vsphere
 
 
 def disk_file(server: VSphere, machine: str) -> Path:
@@ -40,6 +40,23 @@ def test_what_is_uploaded_is_what_the_disk_holds(
     eventually(lambda: client.get(lease, "state") == "done")
     assert disk_file(server, name).read_bytes() == raw
     assert server.report()["uploads"][f"[LocalDS_0] {name}/{name}.vmdk"]["whole"] == 1
+
+
+def test_a_host_may_write_the_stream_as_it_comes(tmp_path: Path, stream: bytes, raw: bytes) -> None:
+    """The same disk as through qemu-img, and damage is seen."""
+    with run_vsphere(tmp_path, direct=True) as server:
+        client = log_in(server)
+        lease = client.lease(machine_spec("direct"))
+        url = client.get(lease, "info").deviceUrl[0]
+        lease.HttpNfcLeaseSetManifestChecksumType([vim.KeyValue(key=url.key, value="sha256")])
+        grain = stream.index(b"\x78\x9c")
+        assert upload(url.url, patched(stream, grain, b"\0\0")).status == 400
+        assert upload(url.url, stream[: 129 * 512]).status == 400
+        assert upload(url.url, stream).status == 201
+        [entry] = lease.HttpNfcLeaseGetManifest()
+        assert (entry.checksumType, entry.checksum) == ("sha256", hashlib.sha256(stream).hexdigest())
+        lease.HttpNfcLeaseComplete()
+        assert disk_file(server, "direct").read_bytes() == raw
 
 
 def patched(stream: bytes, offset: int, value: bytes) -> bytes:

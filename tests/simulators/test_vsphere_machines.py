@@ -20,7 +20,7 @@ from simulators.vsphere_client import (
     log_in,
     machine_spec,
 )
-from simulators.vsphere_server import VSphere
+from simulators.vsphere_server import VSphere, run_vsphere
 
 Device = vim.vm.device
 
@@ -236,15 +236,72 @@ def test_a_picture_of_the_screen_is_a_file_of_the_datastore(client: Client, name
 
 
 def test_an_isolated_network_can_be_made(client: Client, name: str) -> None:
-    host = client.named(vim.HostSystem, "DC0_H0")
-    system = client.get(host, "configManager.networkSystem")
-    system.AddVirtualSwitch(name, vim.host.VirtualSwitch.Specification(numPorts=8))
-    with pytest.raises(vim.fault.AlreadyExists):
-        system.AddVirtualSwitch(name, vim.host.VirtualSwitch.Specification(numPorts=8))
+    """On two hosts of a cluster it is one network; a machine goes to a host that has it."""
+    cluster = client.named(vim.ClusterComputeResource, "DC0_C0")
+    pool = client.get(cluster, "resourcePool")
+    first, second = client.get(cluster, "host")
     group = vim.host.PortGroup.Specification(name=name, vlanId=0, vswitchName=name, policy=vim.host.NetworkPolicy())
-    system.AddPortGroup(group)
-    machine = client.create(machine_spec(name, deviceChange=[card(name)]))
-    assert client.get(machine, "network") == [client.named(vim.Network, name)]
+    for number, host in enumerate((second, first)):
+        system = client.get(host, "configManager.networkSystem")
+        system.AddVirtualSwitch(name, vim.host.VirtualSwitch.Specification(numPorts=8))
+        with pytest.raises(vim.fault.AlreadyExists):
+            system.AddVirtualSwitch(name, vim.host.VirtualSwitch.Specification(numPorts=8))
+        system.AddPortGroup(group)
+        if number == 0:
+            machine = client.wait(
+                client.folder.CreateVM_Task(machine_spec(name, deviceChange=[card(name)]), pool, None)
+            )
+            assert client.get(machine, "runtime.host") == second
+            spec = machine_spec(name + "-other", deviceChange=[card(name)])
+            wrong = client.folder.CreateVM_Task(spec, pool, first)
+            assert isinstance(failure(client, wrong), vim.fault.InvalidDeviceBacking)
+    network = client.named(vim.Network, name)
+    assert client.get(machine, "network") == [network]
+    assert client.get(network, "name") == name
+    switches = {switch.name: list(switch.pnic) for switch in client.get(second, "config.network.vswitch")}
+    assert switches == {"vSwitch0": ["key-vim.host.PhysicalNic-vmnic0"], name: []}
+
+    system = client.get(second, "configManager.networkSystem")
+    with pytest.raises(vim.fault.ResourceInUse):
+        system.RemovePortGroup(name)
+    client.wait(machine.Destroy_Task())
+    system.RemoveVirtualSwitch(name)
+    assert network in client.all(vim.Network), "the other host has it"
+    client.get(first, "configManager.networkSystem").RemoveVirtualSwitch(name)
+    assert network not in client.all(vim.Network)
+
+
+def test_what_the_stand_in_cannot_do_it_refuses(client: Client, name: str) -> None:
+    machine = client.create(machine_spec(name))
+    clone = vim.vm.CloneSpec(location=vim.vm.RelocateSpec(), powerOn=False, template=False)
+    for start in (
+        lambda: machine.CloneVM_Task(client.folder, name + "-clone", clone),
+        lambda: machine.RelocateVM_Task(vim.vm.RelocateSpec()),
+        machine.SuspendVM_Task,
+    ):
+        assert isinstance(failure(client, start()), vmodl.fault.NotSupported)
+
+
+def test_a_unit_number_is_no_controllers_and_free(client: Client, name: str) -> None:
+    machine = client.create(machine_spec(name))
+    other = client.create(machine_spec(name + "-other"))
+    path = disks_of(client, other)[0].backing.fileName
+    for unit in (0, 7, 64):
+        taken = failure(client, machine.ReconfigVM_Task(attach_spec(path, unit=unit)))
+        assert isinstance(taken, vim.fault.InvalidDeviceSpec)
+    no_controller = failure(client, machine.ReconfigVM_Task(attach_spec(path, controller=1003)))
+    assert isinstance(no_controller, vim.fault.InvalidDeviceSpec)
+
+
+def test_a_controller_may_go_with_its_last_disk(tmp_path: Path) -> None:
+    with run_vsphere(tmp_path, drop_empty_controllers=True) as server:
+        client = log_in(server)
+        machine = client.create(machine_spec("worker", disks=2))
+        first, second = disks_of(client, machine)
+        client.wait(machine.ReconfigVM_Task(detach_spec(first)))
+        client.wait(machine.ReconfigVM_Task(detach_spec(second)))
+        again = machine.ReconfigVM_Task(attach_spec(first.backing.fileName))
+        assert isinstance(failure(client, again), vim.fault.InvalidDeviceSpec)
 
 
 def test_a_disk_can_be_made_without_a_machine(client: Client, name: str, server: VSphere) -> None:

@@ -211,10 +211,10 @@ def send(url: str, method: str, data: Any, headers: dict[str, str]) -> Answer:
         return Answer(error.code, error.read())
 
 
-def eventually(holds: Callable[[], bool], seconds: float = _SECONDS) -> None:
-    """Wait until it holds. Raises TimeoutError."""
+def eventually(holds: Callable[[], bool], seconds: float = _SECONDS, pause: float = 0.02) -> None:
+    """Wait until it holds, looking every `pause` seconds. Raises TimeoutError."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
             raise TimeoutError(f"not within {seconds:g} s")
-        time.sleep(0.02)
+        time.sleep(pause)

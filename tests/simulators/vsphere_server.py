@@ -52,8 +52,8 @@ class VSphere:
         return answer
 
     def machine(self, name: str) -> dict[str, Any]:
-        """One machine of the report. Raises KeyError."""
-        machine: dict[str, Any] = self.report()["machines"][name]
+        """One machine of the report. Raises ValueError when there is none."""
+        machine: dict[str, Any] = self._control("GET", f"/machines/{name}")
         return machine
 
     def forget(self) -> None:
@@ -88,9 +88,9 @@ class VSphere:
     def question(self, machine: str, **question: Any) -> None:
         self._control("POST", f"/machines/{machine}/question", question)
 
-    def forward(self, machine: str, port: int, **where: Any) -> str:
+    def forward(self, machine: str, guest_port: int, **where: Any) -> str:
         """ADDRESS:PORT here that leads to a port of the guest that QEMU runs: see Forward in forward.go."""
-        answer: str = self._control("POST", f"/machines/{machine}/forward", {"guest": port, **where})
+        answer: str = self._control("POST", f"/machines/{machine}/forward", {"guest": guest_port, **where})
         return answer
 
     def add_user(self, name: str, password: str, grants: dict[str, list[str]]) -> None:
@@ -117,8 +117,8 @@ class VSphere:
 @contextmanager
 def run_vsphere(home: Path, **settings: bool | int | str) -> Iterator[VSphere]:
     """The stand-in with its datastores below `home`. `settings` are its flags (settings.go): esx, stock, qemu, chunked,
-    lease_timeout="15s", session_timeout="5s", upload_rate=100_000_000, datastore_size, datastores, clusters,
-    cluster_hosts."""
+    direct, lease_timeout="15s", session_timeout="5s", upload_rate=100_000_000, datastore_size, datastores, clusters,
+    cluster_hosts, pods, drop_empty_controllers."""
     binary = tool("vsphere")
     home.mkdir(parents=True, exist_ok=True)
     flags = [f"-{name.replace('_', '-')}={str(value).lower()}" for name, value in settings.items()]
@@ -139,6 +139,8 @@ def run_vsphere(home: Path, **settings: bool | int | str) -> Iterator[VSphere]:
         if not line:
             raise RuntimeError(f"the stand-in did not start: {log.read_text(errors='replace')[-1000:]}")
         yield VSphere(**json.loads(line), process=process)
+        if process.poll() is not None:
+            raise RuntimeError(f"the stand-in ended: {log.read_text(errors='replace')[-3000:]}")
     finally:
         process.stdin.close()  # it ends by itself, and QEMU with it
         try:

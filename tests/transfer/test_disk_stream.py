@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.names import pack_key
-from pipeline.errors import Cancelled, CorruptObject, Unsupported
+from pipeline.errors import Cancelled, CorruptObject, TargetMismatch, Unsupported
 from pipeline.progress import Counters
 from pipeline.transfer.disk_stream import DiskStream, StreamOptions
 from pipeline.writers.vmdk_stream import Adapter, adapter_of
@@ -116,6 +116,26 @@ def test_the_descriptor_names_adapter_and_geometry(
     assert len(said) < 512
 
 
+@needs_qemu
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("beyond", [1, 512, CHUNK, 33 * MIB])
+def test_a_larger_target_is_zero_behind_the_disk(bench: Workbench, tmp_path: Path, beyond: int, level: int) -> None:
+    source = make_disk(tmp_path / "source", SIZE, PARTS)
+    bench.export(source)
+    stream = stream_of(bench, level, announce=True, capacity=SIZE + beyond)
+    sent = b"".join(stream)
+    assert stream.length == len(sent)
+    wanted = source.read_bytes().ljust(-(-(SIZE + beyond) // 512) * 512, b"\0")
+    assert read_vmdk(sent).disk() == wanted
+    assert by_qemu(sent, tmp_path) == wanted
+
+
+def test_a_target_that_is_too_small_is_refused(bench: Workbench, tmp_path: Path) -> None:
+    bench.export(make_disk(tmp_path / "source", SIZE, PARTS))
+    with pytest.raises(TargetMismatch, match=str(SIZE)):
+        stream_of(bench, 0, capacity=SIZE - 1)
+
+
 def test_a_stream_that_is_closed_early_leaves_no_threads(bench: Workbench, tmp_path: Path) -> None:
     bench.export(make_disk(tmp_path / "source", SIZE, {0: noise(60 * MIB, 1)}))
     before = set(threading.enumerate())
@@ -144,8 +164,11 @@ def test_a_watch_can_end_a_stream(bench: Workbench, tmp_path: Path) -> None:
     assert 8 * MIB < sum(map(len, sent)) < 20 * MIB
 
 
+@pytest.mark.parametrize("announce", [False, True])
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_damaged_chunk_is_named_and_does_not_leave(bench: Workbench, tmp_path: Path, level: int) -> None:
+def test_a_damaged_chunk_is_named_and_does_not_leave(
+    bench: Workbench, tmp_path: Path, level: int, announce: bool
+) -> None:
     data = noise(40 * CHUNK, 1)
     bench.export(make_disk(tmp_path / "source", 100 * CHUNK + 7, {20 * CHUNK: data}))
     _chunk, pack, offset, _length = bench.index()[33]
@@ -156,7 +179,7 @@ def test_a_damaged_chunk_is_named_and_does_not_leave(bench: Workbench, tmp_path:
     with pytest.raises(
         CorruptObject, match=rf"^vm@1 disk 0: its {CHUNK} bytes at {33 * CHUNK} cannot be had"
     ) as caught:
-        sent.extend(stream_of(bench, level))
+        sent.extend(stream_of(bench, level, announce=announce))
     assert caught.value.remedy
     assert data[13 * CHUNK : 13 * CHUNK + 500] not in b"".join(sent)
 

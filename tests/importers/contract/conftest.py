@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from simulators.kinds import KINDS
+from simulators.vsphere_server import run_vsphere
 
 from contract.files import FilesHarness
 from contract.harness import Harness
 from contract.qemu import QemuHarness
 from contract.shed import ShedHarness
 from contract.simulated import SimulatedHarness
+from contract.vmware import VmwareHarness
 
 HARNESSES: dict[str, tuple[Callable[[Path], Harness], tuple[Any, ...]]] = {
     "files": (FilesHarness, ()),
@@ -25,9 +27,17 @@ HARNESSES: dict[str, tuple[Callable[[Path], Harness], tuple[Any, ...]]] = {
 """Name: how it is made, and pytest marks."""
 
 
-@pytest.fixture(params=[pytest.param(name, marks=marks) for name, (_make, marks) in HARNESSES.items()])
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
-    return HARNESSES[request.param][0](tmp_path)
+NAMES = [*(pytest.param(name, marks=marks) for name, (_make, marks) in HARNESSES.items()), "vmware"]
+
+
+@pytest.fixture(params=NAMES)
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+    if request.param == "vmware":
+        with run_vsphere(tmp_path / "vsphere", lease_timeout="3s") as server:
+            yield VmwareHarness(tmp_path, server)
+            assert server.report()["problems"] == []
+    else:
+        yield HARNESSES[request.param][0](tmp_path)
 
 
 @pytest.fixture

@@ -182,6 +182,8 @@ def test_a_session_that_lives_serves_as_ticket_and_stays_alive(vcenter: Site, mo
 
 
 def test_a_clone_ticket_gives_a_session_of_its_own(vcenter: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the simulator begin with nothing by which they could be told."""
+    monkeypatch.setattr("importers.vmware.connection._CLONE", "")
     owner = vcenter.connect()
     monkeypatch.setenv("TICKET", owner.content.sessionManager.AcquireCloneTicket())
     guest = vcenter.connect(ticket={"variable": "TICKET"}, user="")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from importers.vmware import inventory, preflight
+from importers.vmware import inventory, layer, preflight
 from importers.vmware.adoption import _disks, adoption_findings
 from importers.vmware.connection import Connection
 from importers.vmware.datastores import Datastore
@@ -140,9 +140,10 @@ def test_a_stream_that_would_reach_2_tib_wants_the_worker() -> None:
 def test_another_machine_of_that_name_is_an_error_and_our_own_is_not(vcenter: Site, doors: dict[str, str]) -> None:
     connection = vcenter.connect()
     site = vcenter.place(connection)
-    make_machine(connection, site, "web-1", instanceUuid=str(marker(1)))
+    ours = make_machine(connection, site, "web-1", instanceUuid=str(marker(1)))
+    do(connection, lambda: ours.CreateSnapshot_Task(layer.NAME, "", False, False))
     assert about(look(vcenter, point(), hosts=doors), "name").severity == "error"
-    assert severe(look(vcenter, point(), hosts=doors, ours=True)) == []
+    assert severe(look(vcenter, point(), hosts=doors, ours=True)) == [], "nor is the layer that it runs on"
     assert about(
         look(vcenter, point(), hosts=doors, mapping={"name": "web-1-home"}),
         "vSphere" if False else "datastore LocalDS_0",

@@ -157,16 +157,17 @@ def test_a_disk_that_exists_is_plugged_in_where_it_belongs(vcenter: Site) -> Non
     assert again.unitNumber == 0
 
 
-def test_isolated_adapters_are_plugged_in_nowhere(vcenter: Site) -> None:
+def test_a_pulled_cable_is_none_that_the_guest_plugs_in(vcenter: Site) -> None:
     connection = vcenter.connect()
     site = vcenter.place(connection)
+    backing = networks.backing_of(connection, networks.find_network(connection, site, "VM Network"))
     spec = machine_spec(
         "apart", choice_of(), parse_options({}), marker(1), place=marker(2), machine="web-1", datastore="LocalDS_0",
-        backings=[None, None],
+        backings=[backing, backing], connected=False,
     )  # fmt: skip
-    cards = [c.device for c in spec.deviceChange if isinstance(c.device, vim.vm.device.VirtualEthernetCard)]
-    assert [(c.backing, c.connectable.startConnected) for c in cards] == [(None, False)] * 2
-    assert do(connection, lambda: site.vm_folder.object.CreateVM_Task(spec, site.pool.object, None))
+    made = do(connection, lambda: site.vm_folder.object.CreateVM_Task(spec, site.pool.object, None))
+    cards = [d for d in devices_of(connection, made) if isinstance(d, vim.vm.device.VirtualEthernetCard)]
+    assert [(c.connectable.startConnected, c.connectable.allowGuestControl) for c in cards] == [(False, False)] * 2
 
 
 def test_formats_policies_and_modes_go_into_the_backing() -> None:

@@ -113,6 +113,15 @@ def test_a_pin_is_enough_for_a_certificate_that_no_authority_vouches_for(tmp_pat
             check_certificate(HERE, port, context, Proxy())
 
 
+def test_a_pinned_certificate_may_have_ended_and_one_of_an_authority_may_not(tmp_path: Path) -> None:
+    """Sites lose their clocks, and vCenters their renewals."""
+    ca, pem = issue(tmp_path, days=-2)
+    with server(pem) as port:
+        check_certificate(HERE, port, pinned_context(HERE, port, fingerprint(pem), Proxy()), Proxy())
+        with pytest.raises(TargetMismatch, match="expired"):
+            check_certificate(HERE, port, authorities_context(str(ca)), Proxy())
+
+
 def test_another_certificate_than_the_pinned_one_is_refused_with_the_one_that_was_seen(tmp_path: Path) -> None:
     _ca, pem = issue(tmp_path)
     with server(pem) as port, pytest.raises(TargetMismatch) as caught:

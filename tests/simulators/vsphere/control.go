@@ -14,6 +14,13 @@ func (w *World) startControl() (string, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /report", func(answer http.ResponseWriter, _ *http.Request) { say(answer, w.report()) })
+	mux.HandleFunc("GET /machines/{name}", func(answer http.ResponseWriter, request *http.Request) {
+		if vm := w.byName(request.PathValue("name")); vm != nil {
+			say(answer, w.machineState(vm))
+			return
+		}
+		http.Error(answer, "there is no such machine", http.StatusNotFound)
+	})
 	mux.HandleFunc("DELETE /report", func(answer http.ResponseWriter, _ *http.Request) { w.tally.reset(); say(answer, nil) })
 	mux.HandleFunc("GET /rules", func(answer http.ResponseWriter, _ *http.Request) { say(answer, w.rules.copies()) })
 	mux.HandleFunc("DELETE /rules", func(answer http.ResponseWriter, _ *http.Request) { w.rules.clear(); say(answer, nil) })

@@ -101,7 +101,10 @@ func (w *World) checkCreate(
 	} else if len(pool.Entity().Name) == 0 {
 		return nil, invalidConfig("pool")
 	}
-	return home, w.checkDevices(ctx, nil, home, spec)
+	if failure := w.checkDevices(ctx, nil, home, spec); failure != nil {
+		return home, failure
+	}
+	return home, w.place(ctx, request)
 }
 
 func duplicateName(name string, object types.ManagedObjectReference) *Failure {

@@ -45,19 +45,23 @@ func (w *World) wrap(ref types.ManagedObjectReference) mo.Reference {
 		return &FileManager{object, w}
 	case *simulator.AuthorizationManager:
 		return &Authorization{object, w}
+	case *simulator.HostNetworkSystem:
+		return &NetworkSystem{object, w}
 	case *simulator.Datastore:
 		return &Datastore{object, w}
 	}
 	return nil
 }
 
-// forget drops our versions of an object that is gone.
+// forget drops our versions of an object that is gone. Not at once: a session that logs out holds its registry locked.
 func (w *World) forget(ref types.ManagedObjectReference) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, registry := range w.sessions {
-		if registry.Get(ref) != nil {
-			go registry.Remove(w.background(nil), ref)
-		}
+		go func() {
+			if registry.Get(ref) != nil {
+				registry.Remove(w.background(nil), ref)
+			}
+		}()
 	}
 }

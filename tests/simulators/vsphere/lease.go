@@ -33,14 +33,16 @@ type Lease struct {
 
 // Upload is one file that a lease waits for.
 type Upload struct {
-	lease *Lease
-	key   string
-	disk  string // datastore path
-	file  string // of what is no disk: a local path
-	guard sync.Mutex
-	taken bool // the last transfer was whole
-	sha1  []byte
-	size  int64
+	lease  *Lease
+	key    string
+	disk   string // datastore path
+	file   string // of what is no disk: a local path
+	guard  sync.Mutex
+	taken  bool // the last transfer was whole
+	sha1   []byte
+	strong bool // SHA-256 is asked for too
+	sha256 []byte
+	size   int64
 }
 
 func (w *World) newLease(ctx *simulator.Context, pool *simulator.ResourcePool) *Lease {
@@ -241,6 +243,9 @@ func (l *Lease) HttpNfcLeaseGetManifest(*simulator.Context, *types.HttpNfcLeaseG
 			entry := types.HttpNfcLeaseManifestEntry{
 				Key: upload.key, Sha1: hex.EncodeToString(upload.sha1), Size: upload.size, Disk: upload.disk != "",
 			}
+			if upload.sha256 != nil {
+				entry.Checksum, entry.ChecksumType = hex.EncodeToString(upload.sha256), "sha256"
+			}
 			if disk, err := l.world.openDisk(upload.disk); err == nil {
 				entry.Capacity, entry.PopulatedSize = disk.Capacity, allocated(disk.Blocks())
 			}
@@ -249,6 +254,22 @@ func (l *Lease) HttpNfcLeaseGetManifest(*simulator.Context, *types.HttpNfcLeaseG
 		upload.guard.Unlock()
 	}
 	return &methods.HttpNfcLeaseGetManifestBody{Res: &types.HttpNfcLeaseGetManifestResponse{Returnval: entries}}
+}
+
+// HttpNfcLeaseSetManifestChecksumType asks for SHA-256 beside SHA-1, by the keys of the device URLs (unverified).
+func (l *Lease) HttpNfcLeaseSetManifestChecksumType(
+	_ *simulator.Context, request *types.HttpNfcLeaseSetManifestChecksumType,
+) soap.HasFault {
+	for _, wish := range request.DeviceUrlsToChecksumTypes {
+		for _, upload := range l.uploads {
+			if upload.key == wish.Key {
+				upload.guard.Lock()
+				upload.strong = strings.EqualFold(wish.Value, "sha256")
+				upload.guard.Unlock()
+			}
+		}
+	}
+	return &methods.HttpNfcLeaseSetManifestChecksumTypeBody{Res: &types.HttpNfcLeaseSetManifestChecksumTypeResponse{}}
 }
 
 // leaseOn is the lease that holds a machine, nil for none.

@@ -72,6 +72,28 @@ func (m *Machine) UnregisterVM(ctx *simulator.Context, request *types.Unregister
 	return m.VirtualMachine.UnregisterVM(ctx, request)
 }
 
+// CloneVMTask is refused: the simulator would make a machine without the disks' content.
+func (m *Machine) CloneVMTask(ctx *simulator.Context, _ *types.CloneVM_Task) soap.HasFault {
+	return &methods.CloneVM_TaskBody{Res: &types.CloneVM_TaskResponse{Returnval: m.refuse(ctx, "CloneVM_Task")}}
+}
+
+// RelocateVMTask is refused: the simulator would move no file.
+func (m *Machine) RelocateVMTask(ctx *simulator.Context, _ *types.RelocateVM_Task) soap.HasFault {
+	return &methods.RelocateVM_TaskBody{Res: &types.RelocateVM_TaskResponse{Returnval: m.refuse(ctx, "RelocateVM_Task")}}
+}
+
+// SuspendVMTask is refused: there is no memory image.
+func (m *Machine) SuspendVMTask(ctx *simulator.Context, _ *types.SuspendVM_Task) soap.HasFault {
+	return &methods.SuspendVM_TaskBody{Res: &types.SuspendVM_TaskResponse{Returnval: m.refuse(ctx, "SuspendVM_Task")}}
+}
+
+// refuse is a task that fails because the stand-in cannot do it as it should.
+func (m *Machine) refuse(ctx *simulator.Context, method string) types.ManagedObjectReference {
+	return m.world.start(ctx, m, method, func(*simulator.Task) (types.AnyType, *Failure) {
+		return nil, &Failure{&types.NotSupported{}, "The stand-in does not do " + method + "."}
+	})
+}
+
 // serialFile is the local file behind the machine's first serial port, empty without one that writes to a file.
 func (w *World) serialFile(vm *simulator.VirtualMachine) string {
 	for _, device := range vm.Config.Hardware.Device {

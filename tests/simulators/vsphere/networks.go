@@ -65,7 +65,7 @@ func (w *World) isolated(card *types.VirtualEthernetCard) bool {
 				continue
 			}
 			for _, vswitch := range system.NetworkInfo.Vswitch {
-				if vswitch.Name == group.Spec.VswitchName && vswitch.Name != "vSwitch0" && len(vswitch.Pnic) == 0 {
+				if vswitch.Name == group.Spec.VswitchName && len(vswitch.Pnic) == 0 {
 					return true
 				}
 			}

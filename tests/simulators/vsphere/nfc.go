@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"crypto/sha1"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 	"os"
@@ -56,16 +58,21 @@ func (w *World) serveNFC(answer http.ResponseWriter, request *http.Request) {
 	answer.WriteHeader(http.StatusCreated)
 }
 
-// refuse answers and hangs up. Some of the body is read before, or the client would see a broken connection and no
-// answer; a client with much to send sees just that.
+// refuse answers an upload that is not taken.
 func (w *World) refuse(answer http.ResponseWriter, request *http.Request, err error) {
-	_, _ = io.CopyN(io.Discard, request.Body, 16<<20)
 	status := http.StatusInternalServerError
 	if known, ok := err.(*refusal); ok {
 		status = known.status
 	}
+	turnAway(answer, request, status, err.Error())
+}
+
+// turnAway answers and hangs up. Some of the body is read before, or the client would see a broken connection and no
+// answer; a client with much to send sees just that.
+func turnAway(answer http.ResponseWriter, request *http.Request, status int, reason string) {
+	_, _ = io.CopyN(io.Discard, request.Body, 16<<20)
 	answer.Header().Set("Connection", "close")
-	http.Error(answer, err.Error(), status)
+	http.Error(answer, reason, status)
 }
 
 // accept looks at the request before its body.
@@ -94,8 +101,18 @@ func (w *World) receive(upload *Upload, body io.Reader, length int64) error {
 	}
 	defer upload.guard.Unlock()
 	upload.taken = false
-	digest := sha1.New()
-	source := io.TeeReader(&limited{body, w.host.rate}, digest)
+	digest, more := sha1.New(), io.Discard
+	var strong hash.Hash
+	if upload.strong {
+		strong = sha256.New()
+		more = strong
+	}
+	source := io.TeeReader(&limited{body, w.host.rate}, io.MultiWriter(digest, more))
+	defer func() {
+		if upload.sha256 = nil; strong != nil {
+			upload.sha256 = strong.Sum(nil)
+		}
+	}()
 	if upload.disk == "" {
 		size, err := keepFile(upload.file, source)
 		upload.taken, upload.sha1, upload.size = err == nil, digest.Sum(nil), size
@@ -115,25 +132,19 @@ func (w *World) receive(upload *Upload, body io.Reader, length int64) error {
 	if err := checkHeader(header[:], disk.Capacity); err != nil {
 		return &refusal{http.StatusBadRequest, err.Error()}
 	}
-	spool, err := os.CreateTemp(w.settings.Home, "nfc-")
-	if err != nil {
+	whole := &counter{source: io.MultiReader(bytes.NewReader(header[:]), source), tally: w.tally, disk: upload.disk}
+	if w.settings.Direct {
+		err = decode(whole, disk)
+	} else {
+		err = w.spool(whole, disk)
+	}
+	switch {
+	case errors.Is(err, errCut):
 		return err
-	}
-	defer os.Remove(spool.Name())
-	defer spool.Close()
-	counted := &counter{spool, w.tally, upload.disk}
-	size, err := io.Copy(counted, io.MultiReader(bytes.NewReader(header[:]), source))
-	if err != nil {
-		if errors.Is(err, errCut) {
-			return err
-		}
-		return &refusal{http.StatusBadRequest, "the stream was cut off: " + err.Error()}
-	}
-	if err := checkFile(spool, size); err != nil {
+	case err != nil:
 		return &refusal{http.StatusBadRequest, err.Error()}
-	}
-	if err := convert(spool.Name(), disk); err != nil {
-		return &refusal{http.StatusBadRequest, err.Error()}
+	case length >= 0 && whole.bytes != length:
+		return &refusal{http.StatusBadRequest, "the stream was cut off"}
 	}
 	if failure := w.overfull(upload.disk); failure != nil {
 		go upload.lease.fail(failure)
@@ -142,9 +153,27 @@ func (w *World) receive(upload *Upload, body io.Reader, length int64) error {
 	if !upload.lease.isOpen() {
 		return &refusal{http.StatusNotFound, "the lease has ended meanwhile"}
 	}
-	upload.taken, upload.sha1, upload.size = true, digest.Sum(nil), size
+	upload.taken, upload.sha1, upload.size = true, digest.Sum(nil), whole.bytes
 	w.tally.uploadDone(upload.disk, allocated(disk.Blocks()))
 	return nil
+}
+
+// spool keeps the stream until it is whole and has qemu-img read it.
+func (w *World) spool(stream io.Reader, disk *Descriptor) error {
+	file, err := os.CreateTemp(w.settings.Home, "nfc-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	size, err := io.Copy(file, stream)
+	if err != nil {
+		return err
+	}
+	if err := checkFile(file, size); err != nil {
+		return err
+	}
+	return convert(file.Name(), disk)
 }
 
 func keepFile(file string, source io.Reader) (int64, error) {
@@ -187,14 +216,16 @@ func (w *World) overfull(disk string) *Failure {
 
 // counter counts what arrived for a disk.
 type counter struct {
-	into io.Writer
-	took *Tally
-	disk string
+	source io.Reader
+	tally  *Tally
+	disk   string
+	bytes  int64
 }
 
-func (c *counter) Write(b []byte) (int, error) {
-	n, err := c.into.Write(b)
-	c.took.uploaded(c.disk, int64(n))
+func (c *counter) Read(into []byte) (int, error) {
+	n, err := c.source.Read(into)
+	c.bytes += int64(n)
+	c.tally.uploaded(c.disk, int64(n))
 	return n, err
 }
 

@@ -94,14 +94,6 @@ func (m *Machine) ResetVMTask(ctx *simulator.Context, _ *types.ResetVM_Task) soa
 	return &methods.ResetVM_TaskBody{Res: &types.ResetVM_TaskResponse{Returnval: task}}
 }
 
-// SuspendVMTask is SuspendVM_Task, which the stand-in has no memory image for.
-func (m *Machine) SuspendVMTask(ctx *simulator.Context, _ *types.SuspendVM_Task) soap.HasFault {
-	task := m.world.start(ctx, m, "SuspendVM_Task", func(*simulator.Task) (types.AnyType, *Failure) {
-		return nil, &Failure{&types.NotSupported{}, "The stand-in does not suspend machines."}
-	})
-	return &methods.SuspendVM_TaskBody{Res: &types.SuspendVM_TaskResponse{Returnval: task}}
-}
-
 // ShutdownGuest asks the guest, which takes running Tools, and returns at once.
 func (m *Machine) ShutdownGuest(ctx *simulator.Context, _ *types.ShutdownGuest) soap.HasFault {
 	body := &methods.ShutdownGuestBody{}

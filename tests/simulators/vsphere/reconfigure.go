@@ -29,6 +29,9 @@ func (m *Machine) reconfigure(ctx *simulator.Context, request *types.ReconfigVM_
 	if failure := m.removals(spec, func(disk Attached) *Failure { return w.unplug(vm, disk) }); failure != nil {
 		return failure
 	}
+	if w.settings.DropEmpty {
+		dropEmpty(vm, spec)
+	}
 	kept := w.keepFiles(spec)
 	answer := vm.ReconfigVMTask(ctx, request)
 	_, failure := w.inner(ctx, answer, func() types.ManagedObjectReference {
@@ -91,7 +94,15 @@ func (m *Machine) checkReconfigure(ctx *simulator.Context, spec *types.VirtualMa
 		if !isDisk && !off && !hotPlugs(device.Device) {
 			return invalidPowerState(types.VirtualMachinePowerStatePoweredOff, vm.Runtime.PowerState)
 		}
+		if !isDisk && w.guests.get(vm.Self.Value) != nil {
+			return &Failure{&types.NotSupported{}, "The stand-in's QEMU takes and gives disks only while it runs."}
+		}
 		if device.Operation == types.VirtualDeviceConfigSpecOperationAdd {
+			if isDisk && disk.UnitNumber != nil && (*disk.UnitNumber == controllerUnit || *disk.UnitNumber > lastUnit) {
+				fault := &types.InvalidDeviceSpec{DeviceIndex: int32(i)}
+				fault.Property = "virtualDeviceSpec.device.unitNumber"
+				return &Failure{fault, "No disk can have this unit number."}
+			}
 			if isDisk && !hasController(vm, spec, disk.ControllerKey) {
 				fault := &types.InvalidDeviceSpec{DeviceIndex: int32(i)}
 				fault.Property = "virtualDeviceSpec.device.controllerKey"
@@ -111,6 +122,12 @@ func (m *Machine) checkReconfigure(ctx *simulator.Context, spec *types.VirtualMa
 	home := w.datastore(datastoreName(vm.Config.Files.VmPathName))
 	return w.checkDevices(ctx, vm, home, spec)
 }
+
+// A SCSI controller is unit 7 of its own bus; hardware version 14 and later have units up to 63.
+const (
+	controllerUnit = 7
+	lastUnit       = 63
+)
 
 // hotPlugs says what else may change while a machine runs.
 func hotPlugs(device types.BaseVirtualDevice) bool {
@@ -198,4 +215,33 @@ func created(spec *types.VirtualMachineConfigSpec, disk Attached) bool {
 		}
 	}
 	return false
+}
+
+// dropEmpty takes a SCSI controller away with its last disk: the guide of the VDDK warns of it for disks that were added
+// to a running machine. Unverified, so it is a switch.
+func dropEmpty(vm *simulator.VirtualMachine, spec *types.VirtualMachineConfigSpec) {
+	left, touched := map[int32]int{}, map[int32]bool{}
+	for _, disk := range attachedDisks(vm.Config.Hardware.Device) {
+		left[disk.Device.ControllerKey]++
+	}
+	for _, change := range spec.DeviceChange {
+		device := change.GetVirtualDeviceConfigSpec()
+		if disk, ok := device.Device.(*types.VirtualDisk); ok {
+			switch device.Operation {
+			case types.VirtualDeviceConfigSpecOperationRemove:
+				left[disk.ControllerKey]--
+				touched[disk.ControllerKey] = true
+			case types.VirtualDeviceConfigSpecOperationAdd:
+				left[disk.ControllerKey]++
+			}
+		}
+	}
+	for _, device := range vm.Config.Hardware.Device {
+		key := device.GetVirtualDevice().Key
+		if _, scsi := device.(types.BaseVirtualSCSIController); scsi && touched[key] && left[key] == 0 {
+			spec.DeviceChange = append(spec.DeviceChange, &types.VirtualDeviceConfigSpec{
+				Operation: types.VirtualDeviceConfigSpecOperationRemove, Device: device,
+			})
+		}
+	}
 }

@@ -151,8 +151,7 @@ func (r *Rules) disturbUpload(answer http.ResponseWriter, request *http.Request)
 	}
 	switch rule.Action {
 	case actionStatus:
-		answer.Header().Set("Connection", "close")
-		http.Error(answer, http.StatusText(rule.Status), rule.Status)
+		turnAway(answer, request, rule.Status, http.StatusText(rule.Status))
 		return nil, false, true
 	case actionLose:
 		return request.Body, true, false

@@ -17,6 +17,8 @@ type Settings struct {
 	Stock          bool
 	QEMU           bool
 	Chunked        bool
+	Direct         bool
+	DropEmpty      bool
 	LeaseTimeout   time.Duration
 	SessionTimeout time.Duration
 	UploadRate     int64
@@ -24,6 +26,7 @@ type Settings struct {
 	Datastores     int
 	ClusterHosts   int
 	Clusters       int
+	Pods           int
 }
 
 func parseSettings(arguments []string) (Settings, error) {
@@ -38,6 +41,8 @@ func parseSettings(arguments []string) (Settings, error) {
 	flags.BoolVar(&s.Stock, "stock", false, "govmomi's simulator as it is, without anything of ours")
 	flags.BoolVar(&s.QEMU, "qemu", false, "powering a machine on boots QEMU on its disks")
 	flags.BoolVar(&s.Chunked, "chunked", false, "uploads without a content length are taken")
+	flags.BoolVar(&s.Direct, "direct", false, "uploads are written as they come, not read by qemu-img afterwards")
+	flags.BoolVar(&s.DropEmpty, "drop-empty-controllers", false, "a controller goes with its last disk")
 	flags.DurationVar(&s.LeaseTimeout, "lease-timeout", 300*time.Second, "")
 	flags.DurationVar(&s.SessionTimeout, "session-timeout", 0, "idle time after which a session ends; 0: never")
 	flags.Int64Var(&s.UploadRate, "upload-rate", 0, "bytes a second that the host takes; 0: as fast as it can")
@@ -45,5 +50,6 @@ func parseSettings(arguments []string) (Settings, error) {
 	flags.IntVar(&s.Datastores, "datastores", 2, "")
 	flags.IntVar(&s.ClusterHosts, "cluster-hosts", 2, "")
 	flags.IntVar(&s.Clusters, "clusters", 1, "")
+	flags.IntVar(&s.Pods, "pods", 0, "datastore clusters, without members at first")
 	return s, flags.Parse(arguments)
 }

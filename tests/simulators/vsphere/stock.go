@@ -42,7 +42,7 @@ func newModel(settings Settings) *simulator.Model {
 		model.Cluster, model.ClusterHost, model.Host = settings.Clusters, settings.ClusterHosts, 1
 	}
 	model.Machine, model.Autostart = 0, false
-	model.Datastore = settings.Datastores
+	model.Datastore, model.Pod = settings.Datastores, settings.Pods
 	// Without it pyvmomi speaks an old version, which knows no pull mode.
 	model.ServiceContent.About.ApiVersion, model.ServiceContent.About.Version = "8.0.3.0", "8.0.3"
 	return model

@@ -47,7 +47,7 @@ func (w *World) run(
 	failure := w.rules.failTask(ctx, entity, method)
 	var result types.AnyType
 	if failure == nil {
-		result, failure = guarded(task, work)
+		result, failure = w.guarded(task, work)
 	}
 	unlock()
 	w.space.refresh(w.background(nil))
@@ -120,10 +120,11 @@ func (w *World) finish(task *simulator.Task, result types.AnyType, failure *Fail
 }
 
 // guarded makes a failure of a panic, so that one wrong call does not end every other test's server.
-func guarded(task *simulator.Task, work Work) (result types.AnyType, failure *Failure) {
+func (w *World) guarded(task *simulator.Task, work Work) (result types.AnyType, failure *Failure) {
 	defer func() {
 		if trouble := recover(); trouble != nil {
 			log.Printf("%s: %v\n%s", task.Info.Name, trouble, debug.Stack())
+			w.tally.problem(fmt.Sprintf("%s: %v", task.Info.Name, trouble))
 			failure = systemError("the stand-in failed: %v", trouble)
 		}
 	}()

@@ -59,6 +59,7 @@ func startWorld(settings Settings) (*Ready, func(), error) {
 	if err := w.model.Create(); err != nil {
 		return nil, nil, err
 	}
+	w.furnishNetworks()
 	w.space = newSpace(w, settings.DatastoreSize)
 	w.space.refresh(w.background(nil))
 	certificate, err := newCertificate("stand-in vCenter", settings.Listen)
