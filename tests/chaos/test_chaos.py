@@ -11,7 +11,7 @@ import pytest
 
 from chaos.world import World
 
-SECONDS = float(os.environ.get("FAILBACK_CHAOS_SECONDS") or (600 if os.environ.get("FAILBACK_NIGHTLY") else 20))
+SECONDS = float(os.environ.get("FAILBACK_CHAOS_SECONDS") or (600 if os.environ.get("FAILBACK_NIGHTLY") else 15))
 SEED = int(os.environ.get("FAILBACK_CHAOS_SEED") or random.randrange(1 << 32))
 """Both read before the tests lose what the person who runs them has set."""
 

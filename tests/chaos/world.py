@@ -141,6 +141,10 @@ class World:
             elif isinstance(actor, Forgetter):
                 for machine in MACHINES:
                     actor.by_policy(machine, 2)
+            elif isinstance(actor, Restorer):
+                for machine in MACHINES:  # whatever an import that was killed has left there
+                    if not actor.restore(self.ledger.points(machine)[-1], actor.out / machine):
+                        raise Fault(f"{actor.name} cannot go on in its folder for {machine}")
         self.weather.pass_time(26 * HOUR)
         host = self.hosts["c"]
         for _ in range(2):
