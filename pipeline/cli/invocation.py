@@ -236,8 +236,8 @@ class Invocation:
                 raise
             except Exception as error:  # noqa: BLE001 - the last line: what nobody foresaw ends as a bug report
                 log.error("%s", "".join(traceback.format_exception(error)))
-                if (signal := signal_behind(error)) is not None:
-                    code, outcome = exitcodes.SIGNALLED + number_of(signal), "interrupted"
+                if (interrupt := signal_behind(error)) is not None:
+                    code, outcome = exitcodes.SIGNALLED + number_of(interrupt), "interrupted"
                     values = self._interrupted()
                 else:
                     code, outcome, values = exitcodes.BUG, "bug", self._bug(error)
