@@ -16,6 +16,8 @@ from chaos.ledger import Fault, Ledger, content_of, number
 MIB = 1 << 20
 PATIENCE = ("3", "8", "20")
 """Seconds for which a command tries again."""
+ATTEMPTS = 6
+"""So often the same command is run, until it tells how it went."""
 
 
 @dataclass
@@ -143,49 +145,42 @@ class Forgetter(Actor):
         self.rest(2.0)
 
     def by_policy(self, machine: str, keep: int) -> None:
-        known = self.ledger.points(machine)
-        if not known:
-            return
-        self.ledger.doubt(known)
-        done = self._persist((4,), "forget", machine, "--keep-last", keep, "--json")
-        if done is None:
-            return
-        actions = {p["point"]: p["action"] for p in done.result["points"]}
-        self.ledger.keep([label for label in known if actions.get(label) == "keep"])
-        # What is not even named was forgotten by an attempt that was killed.
-        self.ledger.forget([label for label in known if actions.get(label) != "keep"])
+        for attempt in range(ATTEMPTS):
+            before = self.ledger.judge(machine)
+            done = self.run("forget", machine, "--keep-last", keep, "--json")
+            done.check(4, *([] if before else [3]))  # 3: nothing was exported yet
+            if done.code in (0, 3):
+                actions = {p["point"]: p["action"] for p in done.result.get("points", [])}
+                self.ledger.judged(machine, before, actions, again=attempt > 0)
+                return
 
     def one(self, machine: str) -> None:
         label = self.ledger.random_point(self.chance, machine)
         if label is None:
             return
         self.ledger.doubt([label])
-        # 2: it is held, or the last one. 3: an attempt that was killed has forgotten it.
-        done = self._persist((2, 3, 4), "forget", label, "--reason", "chaos", "--json")
-        if done is not None and done.code == 2:
-            self.ledger.keep([label])
-        elif done is not None:
-            self.ledger.forget([label])
+        for attempt in range(ATTEMPTS):
+            done = self.run("forget", label, "--reason", "chaos", "--json")
+            done.check(2, 4, *([3] if attempt else []))
+            if done.code in (0, 3):  # 3: an attempt before this one has forgotten it
+                self.ledger.forget([label])
+                return
+            if done.code == 2:  # held, or the last one; an earlier attempt may yet arrive
+                if not attempt:
+                    self.ledger.keep([label])
+                return
 
     def bring_back(self, machine: str) -> None:
         gone = [label for label in self.ledger.gone()[-6:] if label.startswith(f"{machine}@")]
         if not gone:
             return
         label = self.chance.choice(gone)
+        tag = self.ledger.tag(label)
         done = self.run("unforget", label, "--json")
         done.check(3, 4, 9)
-        if done.code == 0:
-            self.ledger.commit(done.result["point"], self.ledger.tag(label))
+        if done.code == 0 and tag is not None:
+            self.ledger.commit(done.result["point"], tag)
             self.ledger.count("points brought back")
-
-    def _persist(self, allowed: tuple[int, ...], *arguments: object) -> Done | None:
-        """The same command until it says how it went."""
-        for _ in range(6):
-            done = self.run(*arguments)
-            done.check(*allowed)
-            if done.code in (0, *allowed) and done.code != 4:
-                return done
-        return None
 
 
 @dataclass
