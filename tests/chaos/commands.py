@@ -80,10 +80,12 @@ class Done:
     def check(self, *allowed: int) -> None:
         """Raises Fault when it ended otherwise than with one of these codes, or does not say what, and what to do."""
         told = f"{self.command} ended with {self.code}:\n{self.err[-3000:]}"
+        if self.code in (-number for number in ENDINGS):
+            return  # the signal came while Python was still starting, which ends with a traceback of its own
         if "Traceback" in self.err:
             raise Fault(f"a traceback: {told}")
-        if self.killed or self.code in (exitcodes.OK, *(-number for number in ENDINGS)):
-            return  # a signal that comes before Python listens kills without a word
+        if self.killed or self.code == exitcodes.OK:
+            return
         *_, what, remedy = ["", "", *self.err.splitlines()]
         if not what.startswith("failback: ") or not remedy.startswith("  "):
             raise Fault(f"no error with a remedy: {told}")
