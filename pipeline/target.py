@@ -197,6 +197,10 @@ class Context:
     """Requests to the repository at a time."""
     out: Path | None = None
     """Where disks go, for platforms of folders. None: below `state`."""
+    address: str = ""
+    """Of the repository as this host reaches it, for programs of ours elsewhere. Empty: they cannot be told."""
+    pairings: Path | None = None
+    """Folder where this host keeps its pairings with agents. None: below `state`."""
     again: tuple[str, ...] = ()
     """Command line with which failback is called once more on this repository, for a program that is to outlive us.
     Empty: it cannot be."""

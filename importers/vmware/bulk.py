@@ -35,9 +35,12 @@ from pipeline.transfer.disk_stream import DiskStream, StreamOptions
 NOTE = "lease"
 ATTEMPTS = 3
 """Of a whole import, when the line or the lease was lost."""
-SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 3
 """Disks at a time. Host and vCenter allow some tens of connections, and each disk is one (VDDK Programming Guide, NFC
 session limits); more than a few do not go faster."""
+AHEAD, LEAST = 72 << 20, 24 << 20
+"""Bytes that all streams, and each at least, hold ahead of what is sent. With all that goes beside them a process stays
+below 256 MiB (`scripts.bench stream`)."""
 LEASE_SECONDS = 330.0
 """vSphere's own limit for a lease nobody renews is 300 s."""
 STEP_SECONDS = 1.0
@@ -83,7 +86,7 @@ def _sent(
 ) -> list[DiskRestored]:
     disks = point.manifest.disks
     watching = _Watching(context.control, lease, sum(disk.size for disk in disks))
-    memory = max(16 << 20, context.memory // 2 // max(1, min(len(disks), SIDE_BY_SIDE)))
+    memory = max(LEAST, min(AHEAD, context.memory // 4) // max(1, min(len(disks), SIDE_BY_SIDE)))
     streams = {
         disk.number: DiskStream(
             context.repository,

@@ -20,6 +20,12 @@ MACHINE = "machine"
 """Mark: name of the machine at the source."""
 SEQUENCE = "sequence"
 """Mark: the recovery point that the disks hold, whole and proved. The last thing that staging sets."""
+STAGING = "staging"
+"""Mark, while a worker writes: what is being written, as JSON (importers.vmware.patch)."""
+EMPTY = "empty"
+"""Value of STAGING: nothing was ever written to the disks."""
+AGENT = "agent"
+"""Mark of a worker: the agent that was told to run on it."""
 NAME = "name"
 """Mark: name of the machine on the platform while nothing is built on it."""
 BUILT, BOOTED, KEPT, NETWORKS = "built", "booted", "kept", "networks"
@@ -74,6 +80,8 @@ class Found:
             state = "running" if vm.runs else off
         elif self.stage is not None:
             state = "staged"
+        elif vm.marks.get(STAGING) == EMPTY:
+            state = "prepared"
         name = vm.marks.get(MACHINE, "")
         return Place(self.marker, name, state, self.stage, self.build, ref={"machine": vm.id})
 
@@ -100,10 +108,14 @@ def find(connection: Connection, marker: uuid.UUID, journal: Journal) -> Found:
         vm = look(connection, machine) if machine is not None else None
         if vm is not None:
             there.append(vm)
-    whole = [vm for vm in there if SEQUENCE in vm.marks]
+    whole = [vm for vm in there if SEQUENCE in vm.marks or STAGING in vm.marks]
     noted = guard.machine_of(journal)
     whole.sort(
-        key=lambda vm: (layer_of(vm, marker) is not None or KEPT in vm.marks, int(vm.marks[SEQUENCE]), vm.id == noted)
+        key=lambda vm: (
+            layer_of(vm, marker) is not None or KEPT in vm.marks,
+            int(vm.marks.get(SEQUENCE, 0)),
+            vm.id == noted,
+        )
     )
     vm = whole[-1] if whole else None
     return Found(

@@ -102,8 +102,19 @@ class WorkerOptions(Model):
     proxy: Annotated[str, AfterValidator(lambda t: t and _proxy(t))] = ""
     ca: str = ""
     """File with the authorities that it trusts beside the usual ones, PEM."""
+    machine: str = ""
+    """A machine of your own, by name, that an agent runs on; `agent` says which. Nothing is made then."""
+    agent: str = ""
+    """As `failback agent list` shows it."""
+    repository: str = ""
+    """Address of the repository as the worker reaches it. Empty: as we do."""
+    login: str = "environment"
+    """Profile of ~/.aws whose credentials it gets for the bucket; best those of the role agent
+    (`failback repository policy`). environment: those of this command. Empty: none, the bucket needs none from it."""
+    idle: float = Field(default=10.0, ge=0.5, le=600)
+    """Seconds between its looks for orders while none is expected; a look is one request to the bucket."""
     image: str = ""
-    """Its disk image; empty: the one that `failback worker build` made."""
+    """Its disk, raw; empty: one is made when it is needed (`failback worker build`)."""
     memory: Size = 2 * _GIB
     cpus: int = Field(default=2, ge=1, le=64)
     pool: str = ""
@@ -112,8 +123,15 @@ class WorkerOptions(Model):
     host: str = ""
     """Where it stays. Empty: a host of the cluster that sees the datastores."""
 
+    @property
+    def wanted(self) -> bool:
+        """There is to be one."""
+        return bool(self.network or self.agent)
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if bool(self.machine) != bool(self.agent):
+            raise ValueError("`machine` and `agent` belong together")
         if self.address and not self.dns:
             raise ValueError("a worker with a static address needs `dns`")
         if self.memory < _GIB // 2:

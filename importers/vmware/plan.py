@@ -90,7 +90,7 @@ def plan_machine(connection: Connection, manifest: Manifest, wanted: Wanted, opt
         options=options,
         site=site,
         folder=find_folder(connection, site, wanted.folder),
-        host=_host(connection, site),
+        host=host_of(connection, site),
         choice=choice,
         home=home,
         disks=disks,
@@ -98,7 +98,7 @@ def plan_machine(connection: Connection, manifest: Manifest, wanted: Wanted, opt
     )
 
 
-def _host(connection: Connection, site: Site) -> Any:
+def host_of(connection: Connection, site: Site) -> Any:
     """A cluster that balances its load chooses by itself; any other wants to be told."""
     if site.named_host is not None:
         return site.named_host.object

@@ -49,7 +49,7 @@ def platform(connection: Connection, options: VmwareOptions) -> list[Finding]:
         check_usable(site)
         found = [Finding("note", "vSphere", f"{about.fullName or about.name} at {connection.name}")]
         found += [*_version(connection), *_licence(connection), *_clock(connection)]
-        found += findings_of(try_doors(connection, options, site), worker=bool(options.worker.network))
+        found += findings_of(try_doors(connection, options, site), worker=options.worker.wanted)
         objects: list[tuple[Where, Entity]] = [("folder", site.vm_folder)]
         if options.datastore:
             placed = [d for d in all_datastores(connection, site) if options.datastore in (d.name, d.pod)]
@@ -76,7 +76,7 @@ def machine(
         check_usable(site)
         ours = find_machine(connection, marker) if marker is not None else None
         found = [*_version(connection), *_licence(connection), *_clock(connection)]
-        found += findings_of(try_doors(connection, options, site), worker=bool(options.worker.network))
+        found += findings_of(try_doors(connection, options, site), worker=options.worker.wanted)
         environment = look_around(connection, site, options.version)
         if options.version and environment.versions and environment.version not in environment.versions:
             known = ", ".join(f"vmx-{v}" for v in environment.versions[-5:])
@@ -92,9 +92,9 @@ def machine(
             manifest.disks,
             options,
             choice.memory,
-            held_by(connection, ours) if options.worker.network else None,
+            held_by(connection, ours) if options.worker.wanted else None,
         )
-        found += streams(manifest.disks, worker=bool(options.worker.network))
+        found += streams(manifest.disks, worker=options.worker.wanted)
         found += _policy(connection, options, placements)
         found += _devices(wanted)
         folder = _folder(connection, site, wanted.folder, found)
@@ -221,7 +221,7 @@ def _rights(
     connection: Connection, options: VmwareOptions, site: Site, objects: Sequence[tuple[Where, Entity]]
 ) -> Iterator[Finding]:
     purposes: list[For] = ["guest", "cleaning"]
-    if options.worker.network:
+    if options.worker.wanted:
         purposes.append("worker")
     if not options.isolated:
         purposes.append("isolation")
@@ -237,10 +237,12 @@ def _rights(
 
 
 def _worker(connection: Connection, options: VmwareOptions, site: Site) -> Iterator[Finding]:
-    if not options.worker.network:
+    if not options.worker.wanted:
         message = "no worker is configured: every refresh uploads whole disks again"
         remedy = "name a port group that reaches the bucket with `worker: {network: ...}` in the options"
         yield Finding("note", "worker", message, remedy)
+        return
+    if options.worker.agent:
         return
     names = {network.name for network in all_networks(connection, site)}
     if options.worker.network not in names:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+
 from pyVmomi import vim
 
 from importers.vmware import guard
 from importers.vmware.bulk import ATTEMPTS, import_disks, take_away
 from importers.vmware.connection import Connection
 from importers.vmware.find import MACHINE, NAME, SEQUENCE, SLOTS, Found, find, marker_of_slot
-from importers.vmware.inventory import Entity, find_folder, find_site
+from importers.vmware.inventory import find_folder, find_site
 from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import Plan, plan_machine
@@ -32,33 +34,37 @@ def stage_bulk(
     journal = context.journal(found.marker)
     for vm in found.rest:
         take_away(connection, vm, journal, context.control)
-    reason = _differs(connection, context, found, point)
-    if not reason and found.vm is not None and found.stage is not None:
-        if found.vm.name != wanted.name:
-            folder = find_folder(connection, find_site(connection, options), wanted.folder)
-            _rename(connection, context, found, found.vm, folder, wanted.name)
-        return _unchanged(found.stage, point)
+    reason = differs(connection, context, found, point)
+    if not reason and found.stage is not None:
+        return unchanged(connection, context, options, found, point, wanted)
     plan = plan_machine(connection, point.manifest, wanted, options)
     context.control.tell(f"importing {point.manifest.label} as a whole: {reason}")
     made, done = _imported(connection, context, plan, found, point, wanted)
     if found.vm is not None:
         destroy(connection, found.vm, context.control)
-    _rename(connection, context, found, made, plan.folder, wanted.name)
+    rename(connection, context, found.marker, made, options, wanted)
     stage = find(connection, found.marker, journal).stage
     if stage is None:
         raise TargetMismatch(f"{wanted.name} is gone", remedy="somebody removed it: run the same command again")
     return Stage(stage.machine, stage.sequence, stage.guard, tuple(done), ref=stage.ref)
 
 
-def _differs(connection: Connection, context: Context, found: Found, point: Point) -> str:
+def differs(connection: Connection, context: Context, found: Found, point: Point) -> str:
     if found.vm is None or found.stage is None:
         return "nothing of it is there"
     if found.stage.sequence != point.manifest.sequence:
-        return f"the bulk path cannot make @{found.stage.sequence} to @{point.manifest.sequence}"
+        return f"it holds @{found.stage.sequence}"
     return guard.broken(connection, found.vm, context.journal(found.marker), found.guard)
 
 
-def _unchanged(stage: Stage, point: Point) -> Stage:
+def unchanged(
+    connection: Connection, context: Context, options: VmwareOptions, found: Found, point: Point, wanted: Wanted
+) -> Stage:
+    """The stage that is there, under the name that it shall have."""
+    stage = found.stage
+    assert stage is not None, "it was looked for"
+    assert found.vm is not None, "it has the stage"
+    rename(connection, context, found.marker, found.vm, options, wanted)
     disks = tuple(
         DiskRestored(
             disk.number,
@@ -130,17 +136,21 @@ def _imported(
     return made, done
 
 
-def _rename(connection: Connection, context: Context, found: Found, vm: Vm, folder: Entity, name: str) -> None:
+def rename(
+    connection: Connection, context: Context, place: uuid.UUID, vm: Vm, options: VmwareOptions, wanted: Wanted
+) -> None:
     """Raises TargetBusy when somebody else has that name there."""
+    name = wanted.name
     if vm.name == name:
         return
+    folder = find_folder(connection, find_site(connection, options), wanted.folder)
     other = machine_called(connection, folder, name)
     if other is not None and other != vm.object:
         raise TargetBusy(
             f"there is another machine called {name} in the folder {folder.name}",
             remedy="give ours another `name` or `folder` in the mapping, or rename that one",
         )
-    journal = context.journal(found.marker)
+    journal = context.journal(place)
     token = guard.token_of(journal)
     spec = vim.vm.ConfigSpec(name=name, extraConfig=options_of({NAME: name}))
     reconfigure(connection, vm.object, context.control, spec, f"cannot name {vm.name} {name}")
@@ -151,7 +161,7 @@ def _rename(connection: Connection, context: Context, found: Found, vm: Vm, fold
 
 def forecast_bulk(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
     """What `stage_bulk` would send."""
-    reason = _differs(connection, context, found, point) if found else "nothing of it is there"
+    reason = differs(connection, context, found, point) if found else "nothing of it is there"
     forecast = []
     for disk in point.manifest.disks:
         counters = Counters(phase="stream", disk=f"disk {disk.number}", total=disk.size)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pyVmomi import vim
 
@@ -24,9 +24,11 @@ from importers.vmware.find import BOOTED, BUILT, KEPT, MACHINE, NAME, Found, fin
 from importers.vmware.inventory import find_folder, find_site
 from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions, connection_differs, parse_options
+from importers.vmware.patch import forecast_worker, prepare_machine, release, stage_by_worker
 from importers.vmware.staging import forecast_bulk, stage_bulk
 from importers.vmware.trial import Trial
 from importers.vmware.vm import Vm, destroy, look, put_marks, reconfigure
+from importers.vmware.worker import find_worker
 from pipeline.catalogue import Point
 from pipeline.errors import TargetBusy, TargetError, TargetMismatch, Unsupported, UsageError
 from pipeline.finding import Finding
@@ -39,9 +41,11 @@ class VmwareImporter:
     """Machines of a vCenter or a single ESXi host."""
 
     def __init__(self, context: Context) -> None:
+        worker = _has_worker(context.options)
         self.abilities = Abilities(
-            patch="none",
-            proof="stream",
+            writer="agent" if worker else "controller",
+            patch="in place" if worker else "none",
+            proof="blocks" if worker else "stream",
             layer="snapshot",
             console=frozenset({"text", "picture"}),
             guest=frozenset({"heartbeat"}),
@@ -109,7 +113,10 @@ class VmwareImporter:
         return find(self._connection, marker, self._context.journal(marker))
 
     def prepare(self, point: Point, wanted: Wanted, marker: uuid.UUID) -> Place:
-        """Nothing: the machine is made with its disks."""
+        """For a worker a machine with empty disks. Else nothing: it is made with its disks."""
+        options = _options(wanted)
+        if options.worker.wanted:
+            prepare_machine(self._connection, self._context, options, self._find(marker), point, wanted)
         return self.find(marker) or Place(marker, point.manifest.machine.name, "prepared")
 
     # -- disks -----------------------------------------------------------------------------------------------------
@@ -123,10 +130,15 @@ class VmwareImporter:
                 f"{found.build.name} is built on the disks: they cannot be made another point's",
                 remedy="drop or remove the machine first",
             )
-        return stage_bulk(self._connection, self._context, _options(wanted), found, point, wanted)
+        options = _options(wanted)
+        if options.worker.wanted:
+            return stage_by_worker(self._connection, self._context, options, found, point, wanted)
+        return stage_bulk(self._connection, self._context, options, found, point, wanted)
 
     def forecast(self, place: Place | None, point: Point, wanted: Wanted) -> list[DiskRestored]:
         found = self._find(place.marker) if place else None
+        if _options(wanted).worker.wanted:
+            return forecast_worker(self._connection, self._context, found, point)
         return forecast_bulk(self._connection, self._context, found, point)
 
     def check(self, stage: Stage) -> str:
@@ -156,6 +168,8 @@ class VmwareImporter:
             raise TargetMismatch(f"{vm.name}: {reason}", remedy="stage the disks again: run the import again")
         options = _options(wanted)
         site = find_site(connection, options)
+        if options.worker.wanted:
+            release(connection, self._context, find_worker(connection, self._context, options, site), vm)
         if found.layer is None:
             layer.make(connection, vm, control, place.marker, purpose, wanted.name, wanted.networks)
         spec = build_spec(connection, site, options, self._now(vm), wanted, purpose, control)
@@ -227,6 +241,7 @@ class VmwareImporter:
     def remove(self, marker: uuid.UUID) -> bool:
         connection, control, journal = self._connection, self._context.control, self._context.journal(marker)
         found = self._find(marker)
+        self._unplug(found)
         guard.drop(journal)
         for vm in found.rest:
             if vm.runs:
@@ -236,6 +251,16 @@ class VmwareImporter:
             power.switch_off(connection, found.vm.object, found.vm.name, control, seconds=0)
             destroy(connection, found.vm, control)
         return found.vm is not None or bool(found.rest)
+
+    def _unplug(self, found: Found) -> None:
+        """No worker has a disk of the place."""
+        options = parse_options(self._context.options)
+        if not options.worker.wanted:
+            return
+        worker = find_worker(self._connection, self._context, options, find_site(self._connection, options))
+        for vm in (found.vm, *found.rest):
+            if vm is not None:
+                release(self._connection, self._context, worker, vm)
 
     def adopt(self, reference: str, marker: uuid.UUID) -> Place:
         raise Unsupported(
@@ -296,6 +321,14 @@ class VmwareImporter:
         if now is None:
             raise TargetMismatch(f"{vm.name} is gone", remedy="somebody removed it: run the same command again")
         return now
+
+
+def _has_worker(options: Mapping[str, object]) -> bool:
+    """Options that are wrong are told by the first verb."""
+    try:
+        return parse_options(options).worker.wanted
+    except UsageError:
+        return False
 
 
 def _options(wanted: Wanted) -> VmwareOptions:

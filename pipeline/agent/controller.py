@@ -120,9 +120,10 @@ class Agents:
         return pairing
 
     def await_answer(self, agent: str, seconds: float) -> Pairing:
-        """Raises AgentSilent when nobody answers in time; the code stays good until it expires."""
+        """Until the agent has answered and gives signs of life: it may be ordered then. Raises AgentSilent when nobody
+        answers in time; the code stays good until it expires."""
         end = time.monotonic() + seconds
-        while (pairing := self.answered(agent)) is None:
+        while (pairing := self.answered(agent)) is None or self.agent(agent).alive() is None:
             if time.monotonic() >= end:
                 raise AgentSilent(
                     f"nobody has answered the pairing code of {agent} within {seconds:.0f} s",

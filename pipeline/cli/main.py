@@ -32,6 +32,7 @@ from pipeline.cli.show import show
 from pipeline.cli.stop import stop
 from pipeline.cli.unforget import unforget
 from pipeline.cli.verify import verify
+from pipeline.cli.worker import app as worker
 
 app = typer.Typer(
     name="failback",
@@ -71,6 +72,7 @@ def _common(
 app.add_typer(repository, name="repository", help="Make a repository, or see what one is and can do.")
 app.add_typer(key, name="key", help="Who may open an encrypted repository, and as what.")
 app.add_typer(agent, name="agent", help="Programs elsewhere that write disks, and obey this host.")
+app.add_typer(worker, name="worker", help="Make the disk of a machine that is an agent.")
 app.command("export")(export)
 app.command("import")(import_)
 app.command("copy")(copy)

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cli.conftest import empty, failback, key, repository
+from guard.conftest import make_site
 from nbd.tools import loop
 from servers import die_with_parent
 from transfer.support import Workbench
@@ -25,6 +27,8 @@ from pipeline.agent.remote import Outcome, Remote, order_id, point_disk
 from pipeline.home.control import Controller
 from pipeline.store.address import open_store
 
+__all__ = ["empty", "failback", "key", "make_site", "repository"]
+"""Fixtures of other parts."""
 UDEV = Path("/run/udev/data")
 AGENT = [sys.executable, "-c", "from pipeline.cli.main import run; run()", "agent", "run", "--code", "-", "--idle", "1"]
 
@@ -85,6 +89,30 @@ class AgentProcess:
         return self.process.wait(timeout=60)
 
 
+@contextmanager
+def running_agent(state: Path, code: str) -> Iterator[AgentProcess]:
+    """The agent on a host of its own, which knows nothing but its code."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FAILBACK_"))}
+    env |= {"FAILBACK_STATE_DIR": str(state), "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        AGENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        preexec_fn=die_with_parent,
+    )
+    assert process.stdin is not None
+    process.stdin.write(code)
+    process.stdin.close()
+    try:
+        yield AgentProcess(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
 class Site:
     """One repository with one controller; agents and disks on demand."""
 
@@ -93,6 +121,7 @@ class Site:
         self.address = address
         self.login = login
         self.stack = stack
+        (root / "bench-root").mkdir()
         self.bench = Workbench(root / "bench-root", open_store(address, create=True))
         self.controller = Controller()
         self.agents = Agents(self.bench.repository, root / "controller", self.controller)
@@ -155,21 +184,14 @@ class Site:
         return Held(point=None if sequence is None else point_disk(self.bench.point(sequence), 0))
 
 
-MakeSite = Callable[..., Site]
-
-
 @pytest.fixture
-def make_site(tmp_path: Path) -> Iterator[MakeSite]:
+def stack() -> Iterator[ExitStack]:
+    """Ended after the test, in reverse order."""
     with ExitStack() as stack:
-
-        def make(address: str = "", login: StoreLogin | None = None) -> Site:
-            (tmp_path / "bench-root").mkdir(exist_ok=True)
-            return Site(tmp_path, address or str(tmp_path / "repository"), stack, login)
-
-        yield make
+        yield stack
 
 
 @pytest.fixture
-def site(make_site: MakeSite) -> Site:
+def site(tmp_path: Path, stack: ExitStack) -> Site:
     """With a repository in a directory."""
-    return make_site()
+    return Site(tmp_path, str(tmp_path / "repository"), stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ from nbd.tools import mounted, needs_root, run
 from transfer.support import CHUNK, MIB, make_disk, noise, poke, same
 
 from agent.conftest import Site
+from pipeline.agent.controller import Agents
 from pipeline.agent.orders import DiskName
-from pipeline.errors import TargetBusy, TargetMismatch
+from pipeline.agent.remote import order_id
+from pipeline.errors import Cancelled, TargetBusy, TargetMismatch
+from pipeline.home.control import Controller
 
 pytestmark = needs_root
 SIZE = 24 * MIB
@@ -69,3 +73,49 @@ def test_no_other_disk_is_ever_written(site: Site, source: Path, tmp_path: Path)
             site.receive(remote, name, held=site.held(None))
         assert next(d for d in remote.inventory() if d["path"] == device)["in_use"]
     assert target.read_bytes()[4096:8192] == before[4096:8192]
+
+
+def test_a_seed_saves_fetching_and_is_not_written(site: Site, source: Path) -> None:
+    remote, _agent = site.paired()
+    target, name = site.disk(SIZE, "disk-one")
+    survivor, seed = site.disk(SIZE, "survivor")
+    survivor.write_bytes(source.read_bytes())
+    poke(survivor, 8 * CHUNK, noise(CHUNK, "changed since"))
+    before = survivor.read_bytes()
+    done = site.receive(remote, name, held=site.held(None), seeds=(seed,)).report.result
+    assert done["seeded"] == (SIZE // CHUNK // 4 - 1) * CHUNK
+    assert 0 < done["fetched"] < 2 * CHUNK
+    assert same(source, target)
+    assert survivor.read_bytes() == before
+
+
+def test_disks_are_written_side_by_side(site: Site, source: Path) -> None:
+    remote, _agent = site.paired()
+    disks = [site.disk(SIZE, f"disk-{number}") for number in range(3)]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda disk: site.receive(remote, disk[1], held=site.held(None)), disks))
+    assert all(same(source, target) for target, _name in disks)
+
+
+def test_work_that_is_cancelled_here_goes_on_there_and_can_be_given_up(site: Site, source: Path) -> None:
+    agent = site.pair()
+    site.start(agent, FAILBACK_DOWNLOAD_LIMIT="1M")
+    site.agents.await_answer(agent, 60)
+    remote = site.agents.agent(agent)
+    target, name = site.disk(SIZE, "disk-one")
+    order = order_id("slow")
+    control = Controller(watch=lambda _counters: control.cancel())
+    watching = Agents(site.bench.repository, site.root / "controller", control).agent(agent)
+    with pytest.raises(Cancelled, match="work was cancelled"):
+        site.receive(watching, name, order=order, held=site.held(None))
+    alive = remote._post.report(1)
+    assert alive is not None
+    assert not alive.ended
+    remote.abandon(order)
+    report = remote._post.report(1)
+    assert report is not None
+    assert report.state == "cancelled"
+    remote.abandon(order)
+    done = site.receive(remote, name, order=order, held=site.held(None)).report
+    assert done.attempt == 2
+    assert same(source, target)

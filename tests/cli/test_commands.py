@@ -60,6 +60,8 @@ def test_an_incremental_sends_what_changed(repository: Path, disk: Path, change:
 
 def test_a_dry_run_sends_nothing(repository: Path, disk: Path, failback: Run) -> None:
     done = failback("export", "web", "--disk", disk, "--dry-run")
+    assert "an index that is not made in a dry run" in done.out
+    assert "of index" not in done.out
     assert done.code == 0
     assert "nothing was sent" in done.out
     assert failback("list", "--json").result["machines"] == []

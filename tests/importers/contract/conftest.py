@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from contract.harness import Harness
 from contract.qemu import QemuHarness
 from contract.shed import ShedHarness
 from contract.simulated import SimulatedHarness
-from contract.vmware import VmwareHarness
+from contract.vmware import VmwareHarness, VmwareWorkerHarness
 
 HARNESSES: dict[str, tuple[Callable[[Path], Harness], tuple[Any, ...]]] = {
     "files": (FilesHarness, ()),
@@ -27,14 +29,21 @@ HARNESSES: dict[str, tuple[Callable[[Path], Harness], tuple[Any, ...]]] = {
 """Name: how it is made, and pytest marks."""
 
 
-NAMES = [*(pytest.param(name, marks=marks) for name, (_make, marks) in HARNESSES.items()), "vmware"]
+NAMES = [
+    *(pytest.param(name, marks=marks) for name, (_make, marks) in HARNESSES.items()),
+    "vmware",
+    "vmware with a worker",
+]
 
 
 @pytest.fixture(params=NAMES)
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
-    if request.param == "vmware":
-        with run_vsphere(tmp_path / "vsphere", lease_timeout="3s") as server:
-            yield VmwareHarness(tmp_path, server)
+    if request.param.startswith("vmware"):
+        if "worker" in request.param and os.geteuid() != 0:
+            pytest.skip("loop devices need root")
+        with run_vsphere(tmp_path / "vsphere", lease_timeout="3s") as server, ExitStack() as stack:
+            worker = "worker" in request.param
+            yield VmwareWorkerHarness(tmp_path, server, stack) if worker else VmwareHarness(tmp_path, server)
             assert server.report()["problems"] == []
     else:
         yield HARNESSES[request.param][0](tmp_path)

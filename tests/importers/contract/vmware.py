@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from agent.conftest import running_agent
 from simulators.vsphere_client import log_in
 from simulators.vsphere_server import VSphere
+from simulators.vsphere_worker import NAME, worker_of
 from transfer.killing import in_child, kill_at
 from transfer.support import poke
 
@@ -18,6 +22,10 @@ from contract.harness import Harness
 from importers.vmware import bulk
 from importers.vmware.connection import Connection
 from importers.vmware.target import VmwareImporter
+from pipeline.agent.controller import Agents
+from pipeline.home.control import Controller
+from pipeline.store.address import open_store
+from pipeline.store.base import Store
 from pipeline.target import Context, Importer, Place, Stage
 
 DANGER: list[tuple[Any, str]] = [(Connection, "order"), (bulk, "send"), (bulk.Lease, "complete")]
@@ -102,3 +110,32 @@ class VmwareHarness(Harness):
             action()
 
         return in_child(doomed)
+
+
+class VmwareWorkerHarness(VmwareHarness):
+    """With a worker in the site, whose agent is a process of this host."""
+
+    def __init__(self, root: Path, server: VSphere, stack: ExitStack) -> None:
+        super().__init__(root, server)
+        places = root / "state"
+        self._agents = Agents(self.bench.repository, places, Controller())
+        code = self._agents.pair("worker", str(root / "repository"))
+        stack.enter_context(running_agent(root / "agent", code.encode()))
+        stack.enter_context(worker_of(server, log_in(server)))
+        self._agents.await_answer(code.agent, 60)
+        self.agent = code.agent
+
+    def store(self) -> Store:
+        return open_store(str(self.root / "repository"), create=True)
+
+    def make(self, context: Context) -> Importer:
+        return VmwareImporter(replace(context, address=str(self.root / "repository"), pairings=self.root / "state"))
+
+    def mapping(self) -> dict[str, object]:
+        said: Any = super().mapping()
+        if hasattr(self, "agent"):
+            said["options"]["vmware"]["worker"] = {"machine": NAME, "agent": self.agent}
+        return said
+
+    def things(self) -> list[str]:
+        return [thing for thing in super().things() if not thing.startswith(f"machine {NAME} ")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from scripts.guest.command import run
+from pipeline.boot.command import run
 
 
 def install_busybox(busybox: Path, tree: Path) -> None:

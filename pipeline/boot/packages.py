@@ -7,8 +7,8 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.guest.command import run
-from scripts.guest.errors import GuestError
+from pipeline.boot.command import run
+from pipeline.boot.errors import MediumError
 
 _REMEDY = "refresh the package lists (sudo apt-get update) and try again"
 
@@ -33,7 +33,7 @@ class Package:
 def resolve(names: Iterable[str], *, sections: Container[str]) -> list[Package]:
     """The newest version of each package, and of what they need, as far as it belongs to one of `sections`.
 
-    Sorted by name. Raises GuestError when a named package is unknown.
+    Sorted by name. Raises MediumError when a named package is unknown.
     """
     wanted = set(names)
     known: dict[str, Package] = {}
@@ -46,7 +46,7 @@ def resolve(names: Iterable[str], *, sections: Container[str]) -> list[Package]:
         missing = {need for package in found for need in package.needs} - looked_up
     unknown = sorted(wanted - known.keys())
     if unknown:
-        raise GuestError(f"apt knows no package {', '.join(unknown)}", remedy=_REMEDY)
+        raise MediumError(f"apt knows no package {', '.join(unknown)}", remedy=_REMEDY)
     return sorted(known.values())
 
 
@@ -81,7 +81,7 @@ def _show(names: Iterable[str]) -> Iterator[Package]:
     """What the package lists say; unknown names are left out."""
     try:
         text = run("apt-cache", "show", "--no-all-versions", *sorted(names))
-    except GuestError as error:
+    except MediumError as error:
         # It fails as a whole when no name at all is known.
         if "No packages found" in error.message:
             return

@@ -62,9 +62,9 @@ class Cache:
                 path.unlink()
 
 
-def default_folder() -> Path:
-    """`failback/guest` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "failback" / "guest"
+def default_folder(name: str = "guest") -> Path:
+    """`failback/NAME` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "failback" / name
 
 
 def digest(*parts: object, files: Iterable[Path] = ()) -> str:
@@ -72,6 +72,6 @@ def digest(*parts: object, files: Iterable[Path] = ()) -> str:
     hasher = hashlib.sha256(repr(parts).encode())
     for path in files:
         for file in sorted([path, *path.rglob("*")]):
-            if file.is_file():
+            if file.is_file() and file.suffix != ".pyc":
                 hasher.update(repr((file.name, file.stat().st_mode, file.read_bytes())).encode())
     return hasher.hexdigest()[:32]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import zstandard
 
-from scripts.guest.errors import GuestError
+from pipeline.boot.errors import MediumError
 
 _FIELD = re.compile(rb"\0depends=([^\0]*)\0")
 """In a module's section .modinfo: NUL-terminated `key=value` strings (kernel, include/linux/module.h)."""
@@ -28,10 +28,10 @@ class Kernel:
 
 
 def find_kernel(tree: Path) -> Kernel:
-    """The kernel in a tree of unpacked packages. Raises GuestError unless there is exactly one."""
+    """The kernel in a tree of unpacked packages. Raises MediumError unless there is exactly one."""
     images = sorted(tree.glob("boot/vmlinuz-*"))
     if len(images) != 1:
-        raise GuestError(f"the kernel package holds {len(images)} kernels, not one", remedy="see boot/ in the package")
+        raise MediumError(f"the kernel package holds {len(images)} kernels, not one", remedy="see boot/ in the package")
     release = images[0].name.removeprefix("vmlinuz-")
     (folder,) = (path for path in (tree / "lib/modules" / release, tree / "usr/lib/modules" / release) if path.is_dir())
     files = {_name(path.name): path for path in (folder / "kernel").rglob("*.ko*")}
@@ -42,7 +42,7 @@ def find_kernel(tree: Path) -> Kernel:
 def with_needed(kernel: Kernel, names: Iterable[str]) -> Iterator[tuple[Path, bytes]]:
     """Path below `/lib/modules/RELEASE` and plain contents of each named module, and of those that they depend on.
 
-    Built-in ones are left out. Raises GuestError for one that the kernel doesn't have.
+    Built-in ones are left out. Raises MediumError for one that the kernel doesn't have.
     """
     open_names = [_name(name) for name in names]
     seen: set[str] = set()
@@ -52,13 +52,15 @@ def with_needed(kernel: Kernel, names: Iterable[str]) -> Iterator[tuple[Path, by
             continue
         seen.add(name)
         if name not in kernel.modules:
-            raise GuestError(f"kernel {kernel.release} has no module {name}", remedy="mend scripts/guest/files/modules")
+            raise MediumError(
+                f"kernel {kernel.release} has no module {name}", remedy="mend scripts/guest/files/modules"
+            )
         path = kernel.modules[name]
         data = _plain(path)
         yield Path("kernel") / f"{name}.ko", data
         field = _FIELD.search(data)
         if field is None:
-            raise GuestError(f"{path.name} doesn't say what it depends on", remedy="is the kernel package damaged?")
+            raise MediumError(f"{path.name} doesn't say what it depends on", remedy="is the kernel package damaged?")
         open_names += (_name(need) for need in field[1].decode().split(",") if need)
 
 

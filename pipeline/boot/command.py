@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from scripts.guest.errors import GuestError
+from pipeline.boot.errors import MediumError
 
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 """mke2fs, debugfs and sfdisk need no root, but live where only root looks."""
@@ -16,12 +16,12 @@ _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 def run(*command: str | Path, text: str | None = None, folder: Path | None = None, remedy: str = "") -> str:
     """What the program prints on standard output, given `text` as standard input.
 
-    Raises GuestError with the last lines of its standard error when it fails or is not installed.
+    Raises MediumError with the last lines of its standard error when it fails or is not installed.
     """
     name = str(command[0])
     program = shutil.which(name, path=_PATH)
     if program is None:
-        raise GuestError(f"{name} is not installed", remedy="run scripts/setup/environment guest")
+        raise MediumError(f"{name} is not installed", remedy="run scripts/setup/environment guest")
     done = subprocess.run(
         [program, *map(str, command[1:])],
         input=text,
@@ -33,5 +33,5 @@ def run(*command: str | Path, text: str | None = None, folder: Path | None = Non
     )
     if done.returncode != 0:
         said = done.stderr.strip() or done.stdout.strip()
-        raise GuestError(f"{Path(name).name} failed with {done.returncode}: {said[-600:]}", remedy=remedy)
+        raise MediumError(f"{Path(name).name} failed with {done.returncode}: {said[-600:]}", remedy=remedy)
     return done.stdout
