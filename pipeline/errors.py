@@ -22,7 +22,9 @@ FailbackError                what failed, on which object, and what the user can
 │   ├── TargetFull           no space left
 │   ├── TargetBusy           mounted, held, or used by another restore
 │   ├── TargetMismatch       not the disk that was named (size, serial, foreign content)
-│   └── Unsupported          the platform cannot do that at all
+│   ├── TargetUnavailable    the platform does not answer, or did not say how it ended: look again
+│   ├── Unsupported          the platform cannot do that at all
+│   └── LengthExceeded       a stream does not fit into the length that it was announced with
 ├── VerifyError              data differ from the recovery point
 ├── SessionHeld              another writer of the same machine is alive
 ├── SessionFenced            our session was fenced, or our recovery point taken by another writer
@@ -61,6 +63,7 @@ __all__ = [
     "Forged",
     "FormatError",
     "KeyRefused",
+    "LengthExceeded",
     "NewerFormat",
     "NotFound",
     "NotReady",
@@ -77,6 +80,7 @@ __all__ = [
     "TargetError",
     "TargetFull",
     "TargetMismatch",
+    "TargetUnavailable",
     "Unreadable",
     "Unsupported",
     "UsageError",
@@ -151,7 +155,15 @@ class TargetMismatch(TargetError):
     pass
 
 
+class TargetUnavailable(TargetError):
+    pass
+
+
 class Unsupported(TargetError):
+    pass
+
+
+class LengthExceeded(TargetError):
     pass
 
 

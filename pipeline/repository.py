@@ -40,6 +40,8 @@ class Repository:
         """The key slot that opened it, when it is encrypted."""
         self.seen: Seen | None = None
         """What this host has seen of it before, where that is kept."""
+        self.stood_in: set[str] = set()
+        """Keys of objects that were read from an older version, since the newest is damaged or was deleted."""
         self._pack_keys: OrderedDict[bytes, ObjectKey] = OrderedDict()
         self._lock = threading.Lock()
         if document.abilities.get("checksum_headers"):
@@ -151,6 +153,7 @@ class Repository:
         found = older(self.store, key, lambda data: memoryview(data) if object_id(data) == wanted else None, error)
         if found is None:
             raise error
+        self.stood_in.add(key)
         return found
 
     def read_pack(self, pack: bytes, offset: int, length: int) -> tuple[memoryview, int, ObjectKey | None]:

@@ -77,6 +77,10 @@ class Receive(_Order):
     disk: DiskName
     point: PointDisk
     held: Held | None = None
+    fresh: str = Field(
+        default="", pattern="^[0-9a-f]{0,32}$",
+        description="a word that was never said of this disk: what the agent knew of it before does not count",
+    )  # fmt: skip
     seeds: tuple[DiskName, ...] = Field(default=(), description="disks that are only read, whose chunks need no GET")
     keys: Keys | None = None
 

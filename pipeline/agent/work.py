@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ def receive(work: Work, params: Receive, known: Path) -> dict[str, Any]:
     point, disk = _point(repository, params.point)
     vouched = _vouched(repository, params, again=work.again)
     found = find_disk(params.disk)
+    if params.fresh:
+        _forget(known, params.fresh)
     stage = Stage(known)
     with explained(known), _seeds(params.seeds) as seeds:
         stage.lock(str(params.disk))
@@ -127,6 +130,15 @@ def progress_of(counters: Counters) -> Progress:
         written=counters.written,
         deduplicated=counters.deduplicated,
     )
+
+
+def _forget(known: Path, word: str) -> None:
+    """What is known of a disk goes, once for each word: what was learnt since stays when the order is given again."""
+    said = known / f"fresh-{word}"
+    if not said.exists():
+        shutil.rmtree(known, ignore_errors=True)
+        known.mkdir(parents=True, mode=0o700)
+        said.touch()
 
 
 def _repository(work: Work, keys: Keys | None) -> Repository:

@@ -18,7 +18,7 @@ import typer
 from pipeline import logs
 from pipeline.cli import exitcodes, signals
 from pipeline.cli.output import Output
-from pipeline.cli.signals import Signalled, ending_signals
+from pipeline.cli.signals import ending_signals, number_of, signal_behind
 from pipeline.config import Settings, load_settings
 from pipeline.errors import FailbackError, UsageError
 
@@ -230,19 +230,17 @@ class Invocation:
                 remedy = error.remedy or exitcodes.REMEDIES.get(code, exitcodes.REMEDIES[exitcodes.FAILED])
                 values = self._failed(type(error).__name__, error.message, remedy)
             except KeyboardInterrupt as signal:
-                number = signal.number if isinstance(signal, Signalled) else 2
-                code, outcome = exitcodes.SIGNALLED + number, "interrupted"
-                values = self._interrupted()
+                code, outcome, values = exitcodes.SIGNALLED + number_of(signal), "interrupted", self._interrupted()
             except BrokenPipeError:
                 code, outcome = exitcodes.FAILED, "standard output was closed"
                 raise
             except Exception as error:  # noqa: BLE001 - the last line: what nobody foresaw ends as a bug report
-                code, outcome = exitcodes.BUG, "bug"
                 log.error("%s", "".join(traceback.format_exception(error)))
-                message = f"this is a bug in failback: {type(error).__name__}: {error}"
-                values = self._failed("Bug", message, f"the traceback is in {self._log_file()}; please report it")
-                if self.common.verbose:
-                    self.output.error("".join(traceback.format_exception(error)).rstrip(), "")
+                if (interrupt := signal_behind(error)) is not None:
+                    code, outcome = exitcodes.SIGNALLED + number_of(interrupt), "interrupted"
+                    values = self._interrupted()
+                else:
+                    code, outcome, values = exitcodes.BUG, "bug", self._bug(error)
             finally:
                 self._end(outcome, code)
             self._tell_result(code, values)
@@ -261,6 +259,13 @@ class Invocation:
             seconds=round(self.seconds, 3),
             **values,
         )
+
+    def _bug(self, error: Exception) -> dict[str, Any]:
+        message = f"this is a bug in failback: {type(error).__name__}: {error}"
+        values = self._failed("Bug", message, f"the traceback is in {self._log_file()}; please report it")
+        if self.common.verbose:
+            self.output.error("".join(traceback.format_exception(error)).rstrip(), "")
+        return values
 
     def _interrupted(self) -> dict[str, Any]:
         how = self.how_to_go_on() or "nothing was changed that the same command would not do again"

@@ -22,6 +22,19 @@ class Signalled(KeyboardInterrupt):
         self.number = number
 
 
+def number_of(interrupt: KeyboardInterrupt) -> int:
+    return interrupt.number if isinstance(interrupt, Signalled) else signal.SIGINT
+
+
+def signal_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The signal that became this error. One that comes while a class is made does: before Python 3.12 whatever
+    `__set_name__` raises is turned into a RuntimeError."""
+    behind = error.__cause__
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        behind = behind.__cause__
+    return behind
+
+
 @contextmanager
 def ending_signals(give_up: Callable[[int], None], grace: Callable[[], float]) -> Iterator[None]:
     """While inside, the first such signal raises Signalled and the second ends the process.

@@ -96,7 +96,6 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(PUT, "packs/*", "store data"),
         *_MENDED,
         Right(LIST, "scrub/damage/*", "send again what a scrub found damaged"),
-        Right(GET, "scrub/damage/*", "send again what a scrub found damaged"),
     ),
     "importer": _IMPORT,
     "janitor": (
@@ -125,15 +124,21 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(PUT, "holds/*", "hold a point"),
         Right(DELETE, "holds/*", "release a point"),
         Right(LIST, "verified/*", "see which points are known to be good"),
+        Right(GET, "verified/*", "scrub the notes of them"),
         Right(DELETE, "verified/*", "clear notes of forgotten points away"),
         *_MENDED,
         Right(LIST, "scrub/*", "go on where another host's scrub ended"),
         Right(GET, "scrub/*", "go on where another host's scrub ended"),
         Right(PUT, "scrub/*", "note what was scrubbed, and what is damaged"),
         Right(DELETE, "scrub/*", "clear old notes of scrubs away"),
-        Right(LIST_VERSIONS, "*", "free the space of what is deleted", versions=True),
-        Right(DELETE_VERSION, "packs/*", "free the space of what is deleted", versions=True),
-        Right(DELETE_VERSION, "pages/*", "free the space of what is deleted", versions=True),
+        *(
+            Right(action, f"{place}/*", "free the space of what is deleted", versions=True)
+            for action in (LIST_VERSIONS, DELETE_VERSION)
+            for place in ("packs", "pages", "manifests", "sessions", "gc", "holds", "verified", "scrub")
+        ),
+        Right(GET_VERSION, "pages/*", "read an index that was overwritten or deleted", versions=True),
+        Right(GET_VERSION, "manifests/*", "see whether a point was overwritten", versions=True),
+        Right("s3:GetObjectRetention", "*", "say until when what is locked stays", versions=True),
     ),
     "admin": (
         Right(LIST, "*", "look at everything"),

@@ -89,6 +89,30 @@ class AgentProcess:
         return self.process.wait(timeout=60)
 
 
+@contextmanager
+def running_agent(state: Path, code: str) -> Iterator[AgentProcess]:
+    """The agent on a host of its own, which knows nothing but its code."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FAILBACK_"))}
+    env |= {"FAILBACK_STATE_DIR": str(state), "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        AGENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        preexec_fn=die_with_parent,
+    )
+    assert process.stdin is not None
+    process.stdin.write(code)
+    process.stdin.close()
+    try:
+        yield AgentProcess(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
 class Site:
     """One repository with one controller; agents and disks on demand."""
 

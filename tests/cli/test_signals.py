@@ -57,3 +57,26 @@ def test_a_second_signal_ends_at_once() -> None:
     running.send_signal(signal.SIGTERM)
     running.communicate(timeout=20)
     assert running.returncode in (130, 143)
+
+
+INTERRUPTED_CLASS = """
+import os, signal, sys
+from pipeline.cli.invocation import Common, Invocation
+
+class Name:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def work(invocation):
+    class Late:  # as a module that a command imports makes its classes
+        name = Name()
+
+sys.exit(Invocation("work", Common(json=True)).run(work, {}))
+"""
+
+
+def test_a_signal_while_a_class_is_made_is_no_bug() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_CLASS], capture_output=True, text=True, check=False)
+    assert done.returncode == 143, done.stderr
+    assert done.stderr.splitlines()[0] == "failback: work was interrupted"
+    assert json.loads(done.stdout)["exit_code"] == 143

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
@@ -55,6 +56,7 @@ TROUBLES: dict[str, tuple[Fate, ...]] = {
 }
 TOO_MANY_STEPS = 20_000
 SHARED_MEMORY = Path("/dev/shm")
+VERSION = cache(version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +397,8 @@ def simulated(world: World) -> Iterator[None]:
         for name, module in sorted(sys.modules.items()):
             if name.startswith("pipeline.") and hasattr(module, "ThreadPoolExecutor"):
                 stack.enter_context(patch.object(module, "ThreadPoolExecutor", Inline))
+            if name.startswith("pipeline.") and getattr(module, "version", None) is version:
+                stack.enter_context(patch.object(module, "version", VERSION))  # reads a file each time
         for found in (IndexReader, Repository):
             for value in vars(found).values():
                 if isinstance(value, cached_property) and hasattr(value, "lock"):
