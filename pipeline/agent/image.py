@@ -99,12 +99,15 @@ def build_worker(out: Path, *, config: Path | None = None, image_format: str = "
     with store.locked():
         packages = resolve(_PACKAGES, sections=_SECTIONS)
         wheels = [f"{name}=={_version(name)}" for name in WHEELS]
-        code = [Path(module.__file__ or "").parent for module in (pipeline, manifests, boot)]
-        key = digest(packages, wheels, _PLATFORMS, _OPTIONS, files=code)
-        parts = store.entry(key, lambda folder: _make_parts(folder, store, fetch(packages, store.packages), wheels))
+        recipe = [Path(__file__), FILES / "modules", Path(boot.__file__).parent]
+        base = store.entry(
+            digest(packages, wheels, _PLATFORMS, files=recipe),
+            lambda folder: _make_base(folder, store, fetch(packages, store.packages), wheels),
+        )
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
             disk = Path(scratch) / "disk"
-            _make_disk(disk, parts, config, Path(scratch))
+            _make_own(Path(scratch) / "initrd.img", base, Path(scratch))
+            _make_disk(disk, base, config, Path(scratch))
             size = disk.stat().st_size
             if image_format == "raw":
                 run("cp", "--sparse=always", disk, f"{out}.part")
@@ -121,20 +124,19 @@ def _version(name: str) -> str:
         raise MediumError(f"{name} is not installed here", remedy="install failback as its README says") from None
 
 
-# -- what all workers have in common ----------------------------------------------------------------------------------
+# -- what changes seldom ----------------------------------------------------------------------------------------------
 
 
-def _make_parts(folder: Path, store: Cache, files: list[Path], wheels: list[str]) -> None:
-    """Kernel, initramfs and GRUB's modules."""
+def _make_base(folder: Path, store: Cache, files: list[Path], wheels: list[str]) -> None:
+    """Kernel, GRUB's modules, busybox, and an initramfs with all that is not ours."""
     with tempfile.TemporaryDirectory(prefix="partial-", dir=store.folder) as place:
         packages = unpack(files, Path(place) / "packages")
         tree = Path(place) / "tree"
         busybox = packages / "bin/busybox"
         kernel = find_kernel(packages)
         install_busybox(busybox, tree)
-        _add_files(tree)
         _add_python(tree, packages)
-        _add_failback(tree, wheels)
+        _add_wheels(tree, wheels)
         _add_certificates(tree, packages)
         _add_program(tree, packages, packages / "usr/bin/vmware-rpctool")
         for library in sorted((tree / "opt/failback").rglob("*.so*")):
@@ -142,12 +144,26 @@ def _make_parts(folder: Path, store: Cache, files: list[Path], wheels: list[str]
         _compile(tree, packages)
         add_modules(tree, busybox=busybox, kernel=kernel, modules=modules_of((FILES / "modules").read_text()))
         shutil.copy(kernel.image, folder / "vmlinuz")
-        pack(tree, folder / "initrd.img", busybox=busybox, level=15)
+        shutil.copy(busybox, folder / "busybox")
+        pack(tree, folder / "base.img", busybox=busybox, level=12)
         shutil.copytree(packages / "usr/lib/grub", folder / "grub")
 
 
+def _make_own(archive: Path, base: Path, scratch: Path) -> None:
+    """The initramfs: that of the base, and behind it one with this program and its scripts. The kernel unpacks both."""
+    tree = scratch / "own"
+    _add_files(tree)
+    _add_failback(tree)
+    own = scratch / "own.img"
+    pack(tree, own, busybox=base / "busybox", level=12)
+    with archive.open("wb") as file:
+        for part in (base / "base.img", own):
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, file)
+
+
 def _add_files(tree: Path) -> None:
-    (tree / "etc").mkdir(exist_ok=True)
+    (tree / "etc").mkdir(parents=True)
     shutil.copy(FILES / "init", tree / "init")
     shutil.copy(FILES / "inittab", tree / "etc/inittab")
     shutil.copytree(FILES / "worker", tree / "etc/worker")
@@ -172,8 +188,8 @@ def _add_python(tree: Path, packages: Path) -> None:
             module.unlink()
 
 
-def _add_failback(tree: Path, wheels: list[str]) -> None:
-    """The packages of this program as they are installed here, and the wheels that an agent needs."""
+def _add_wheels(tree: Path, wheels: list[str]) -> None:
+    """What an agent needs besides its own code; tests of these packages are left out."""
     place = tree / "opt/failback"
     options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "--only-binary=:all:"]
     options += ["--python-version", "3.11", "--implementation", "cp"]
@@ -183,15 +199,23 @@ def _add_failback(tree: Path, wheels: list[str]) -> None:
     shutil.rmtree(place / "bin", ignore_errors=True)
     for folder in sorted(place.rglob("tests")):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _add_failback(tree: Path) -> None:
+    """This program as it is installed here."""
+    place = tree / "opt/failback"
     for module in (pipeline, manifests):
         source = Path(module.__file__ or "").parent
         shutil.copytree(source, place / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-    # Its version and the entry points of exporters, hooks and importers are looked up there.
+    if sys.version_info[:2] == (3, 11):  # else it is compiled at each start, which takes a second more
+        options: list[str | Path] = ["-q", "--invalidation-mode", "unchecked-hash", "-s", tree, "-p", "/"]
+        run(sys.executable, "-m", "compileall", *options, place)
+    # Its version and the entry points of exporters and hooks are looked up there.
     found = metadata.distribution("failback")
     information = place / f"failback-{found.version}.dist-info"
     information.mkdir()
-    for name in ("METADATA", "entry_points.txt"):
-        (information / name).write_text(found.read_text(name) or "")
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: failback\nVersion: {found.version}\n")
+    (information / "entry_points.txt").write_text(found.read_text("entry_points.txt") or "")
 
 
 def _add_certificates(tree: Path, packages: Path) -> None:
@@ -235,9 +259,10 @@ def _compile(tree: Path, packages: Path) -> None:
 # -- one disk ---------------------------------------------------------------------------------------------------------
 
 
-def _make_disk(disk: Path, parts: Path, config: Path | None, scratch: Path) -> None:
+def _make_disk(disk: Path, base: Path, config: Path | None, scratch: Path) -> None:
     """An MBR with boot code, GRUB behind it, and one FAT partition: the EFI system partition, kernel and settings."""
-    content = sum((parts / name).stat().st_size for name in ("vmlinuz", "initrd.img"))
+    kernel, initramfs = base / "vmlinuz", scratch / "initrd.img"
+    content = kernel.stat().st_size + initramfs.stat().st_size
     partition = _Partition(FIRST, (content // MIB + 24) * MIB)
     with disk.open("xb") as file:
         os.truncate(file.fileno(), FIRST + partition.size + MIB)
@@ -249,11 +274,11 @@ def _make_disk(disk: Path, parts: Path, config: Path | None, scratch: Path) -> N
         "if serial --unit=0 --speed=115200; then terminal_output console serial; fi\n"
         f"echo 'failback-worker: loading'\nlinux /vmlinuz {_OPTIONS}\ninitrd /initrd.img\nboot\n"
     )
-    write_bios_loader(disk, grub=parts / "grub", search=scratch / "search", scratch=scratch)
-    make_uefi_loader(scratch / "loader", grub=parts / "grub", search=scratch / "search")
+    write_bios_loader(disk, grub=base / "grub", search=scratch / "search", scratch=scratch)
+    make_uefi_loader(scratch / "loader", grub=base / "grub", search=scratch / "search")
     files = {
-        "vmlinuz": parts / "vmlinuz",
-        "initrd.img": parts / "initrd.img",
+        "vmlinuz": kernel,
+        "initrd.img": initramfs,
         "grub/grub.cfg": scratch / "grub.cfg",
         "EFI/BOOT/BOOTX64.EFI": scratch / "loader",
     }

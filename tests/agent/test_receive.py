@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from nbd.tools import mounted, needs_root, run
 from transfer.support import CHUNK, MIB, make_disk, noise, poke, same
 
 from agent.conftest import Site
+from pipeline.agent.code import PairingCode
 from pipeline.agent.controller import Agents
+from pipeline.agent.journal import Journal
 from pipeline.agent.orders import DiskName
+from pipeline.agent.poll import Pace
+from pipeline.agent.program import AgentProgram
 from pipeline.agent.remote import order_id
 from pipeline.errors import Cancelled, TargetBusy, TargetMismatch
 from pipeline.home.control import Controller
+from pipeline.store.address import open_store
+from pipeline.store.base import Store
+from pipeline.store.layer import Layer
 
 pytestmark = needs_root
 SIZE = 24 * MIB
@@ -97,25 +105,53 @@ def test_disks_are_written_side_by_side(site: Site, source: Path) -> None:
     assert all(same(source, target) for target, _name in disks)
 
 
+class Gate(Layer):
+    """No pack is read while it is shut."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.reached, self.open = Event(), Event()
+
+    def get_range(self, key: str, offset: int, length: int) -> memoryview:
+        if key.startswith("packs/"):
+            self.reached.set()
+            assert self.open.wait(60)
+        return self.inner.get_range(key, offset, length)
+
+
 def test_work_that_is_cancelled_here_goes_on_there_and_can_be_given_up(site: Site, source: Path) -> None:
     agent = site.pair()
-    site.start(agent, FAILBACK_DOWNLOAD_LIMIT="1M")
-    site.agents.await_answer(agent, 60)
-    remote = site.agents.agent(agent)
-    target, name = site.disk(SIZE, "disk-one")
-    order = order_id("slow")
-    control = Controller(watch=lambda _counters: control.cancel())
-    watching = Agents(site.bench.repository, site.root / "controller", control).agent(agent)
-    with pytest.raises(Cancelled, match="work was cancelled"):
-        site.receive(watching, name, order=order, held=site.held(None))
-    alive = remote._post.report(1)
-    assert alive is not None
-    assert not alive.ended
-    remote.abandon(order)
-    report = remote._post.report(1)
-    assert report is not None
-    assert report.state == "cancelled"
-    remote.abandon(order)
-    done = site.receive(remote, name, order=order, held=site.held(None)).report
-    assert done.attempt == 2
+    code = PairingCode.decode(site.codes[agent])
+    gate = Gate(open_store(site.address))
+    journal = Journal(site.root / "agent", agent)
+    program = AgentProgram(gate, journal, journal.identity(code), pace=Pace(idle=0.05, fast=0.05))
+    program.answer()
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(program.run)
+        try:
+            site.agents.await_answer(agent, 60)
+            target, name = site.disk(SIZE, "disk-one")
+            order = order_id("slow")
+            control = Controller(watch=lambda _counters: control.cancel())
+            watching = Agents(site.bench.repository, site.root / "controller", control).agent(agent)
+            with pytest.raises(Cancelled, match="work was cancelled"):
+                site.receive(watching, name, order=order, held=site.held(None))
+            assert gate.reached.wait(60)
+            remote = site.agents.agent(agent)
+            given_up = pool.submit(remote.abandon, order)
+            while (stopping := remote._post.report(2)) is None or not stopping.ended:
+                assert not given_up.done()
+            gate.open.set()
+            given_up.result()
+            report = remote._post.report(1)
+            assert report is not None
+            assert report.state == "cancelled"
+            remote.abandon(order)
+            done = site.receive(remote, name, order=order, held=site.held(None)).report
+            assert done.attempt == 2
+        finally:
+            gate.open.set()
+            program.stop()
+            running.result()
+            journal.close()
     assert same(source, target)
