@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,7 +13,16 @@ from blake3 import blake3
 from manifests.envelope import Kind, generation_of
 from manifests.manifest import Manifest, decode_manifest, decode_record, encode_record
 from manifests.names import PointName, decode_machine, encode_machine, manifest_key, tombstone_key
-from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, FormatError, KeyRefused, NotFound, UsageError
+from pipeline.errors import (
+    AlreadyExists,
+    CatalogueError,
+    CorruptObject,
+    FailbackError,
+    FormatError,
+    KeyRefused,
+    NotFound,
+    UsageError,
+)
 from pipeline.repository import Repository
 from pipeline.store.base import Bytes
 from pipeline.store.older import older
@@ -88,10 +97,11 @@ def sequence_of(key: str) -> int:
 
 
 def load(repository: Repository, machine: str, sequence: int) -> Point | None:
-    """The point, or None for a void record. Raises CatalogueError when the key does not exist.
+    """The point, or None for a void record. Raises CatalogueError when the key does not exist, CorruptObject when it is
+    damaged, Forged when this host has seen another point there.
 
-    Where the store keeps versions, the first one that is whole stands in for a newest that is damaged or was deleted,
-    and for a void record that was put over a point.
+    Where the store keeps versions, the first one that is whole stands in for a newest that is not or was deleted, and
+    for a void record that was put over a point.
     """
     key = manifest_key(machine, sequence)
 
@@ -105,19 +115,23 @@ def load(repository: Repository, machine: str, sequence: int) -> Point | None:
         data = repository.store.get(key)
     except NotFound:
         unknown = _unknown(repository, machine, sequence)
-        if (found := older(repository.store, key, whole, unknown, oldest_first=True)) is None:
-            raise unknown from None
-        return found
+        return _stood_in(repository, key, older(repository.store, key, whole, unknown, oldest_first=True), unknown)
     try:
         point = _read(repository, machine, sequence, data)
     except (FormatError, KeyRefused) as error:
-        if (found := older(repository.store, key, whole, error, oldest_first=True)) is None:
-            raise
-        return found
+        return _stood_in(repository, key, older(repository.store, key, whole, error, oldest_first=True), error)
     if point is None and repository.document.abilities.get("versioning"):
         void = CatalogueError(f"{machine}@{sequence} is void")
-        return older(repository.store, key, whole, void, oldest_first=True)
+        if (point := older(repository.store, key, whole, void, oldest_first=True)) is not None:
+            repository.stood_in.add(key)
     return point
+
+
+def _stood_in(repository: Repository, key: str, found: Point | None, error: FailbackError) -> Point:
+    if found is None:
+        raise error
+    repository.stood_in.add(key)
+    return found
 
 
 def _read(repository: Repository, machine: str, sequence: int, data: Bytes) -> Point | None:
@@ -127,7 +141,10 @@ def _read(repository: Repository, machine: str, sequence: int, data: Bytes) -> P
         return None
     if manifest.sequence != sequence or encode_machine(manifest.machine.name) != encode_machine(machine):
         raise CorruptObject(f"{key} holds the manifest of {manifest.label}", remedy="someone moved objects by hand")
-    return Point(manifest, blake3(data).hexdigest(), len(data), generation_of(memoryview(data)))
+    point = Point(manifest, blake3(data).hexdigest(), len(data), generation_of(memoryview(data)))
+    if repository.seen is not None:
+        repository.seen.notice_point(manifest.machine.name, sequence, point.object_hash, repository.store.name)
+    return point
 
 
 def latest(repository: Repository, machine: str, *, known: int = 0) -> Point | None:
@@ -187,6 +204,17 @@ def points(repository: Repository, machine: str) -> Iterator[Point]:
             point = load(repository, machine, sequence)
             if point is not None:
                 yield point
+
+
+def mismatch(child: Point, hashes: Mapping[int, str]) -> str:
+    """What is wrong when the parent of a point, by the `hashes` of manifests of its machine, is not the one that it was
+    built on; empty when it is, or not known. A manifest is written once; only somebody with the keys of its machine can
+    sign another one."""
+    parent = child.manifest.parent
+    if parent is None or hashes.get(parent.sequence, parent.manifest) == parent.manifest:
+        return ""
+    label = f"{child.manifest.machine.name}@{parent.sequence}"
+    return f"{label} is not the manifest that {child.manifest.label} was built on: one of them was overwritten"
 
 
 def forget(repository: Repository, point: Point, *, reason: str) -> None:

@@ -22,13 +22,17 @@ FailbackError                what failed, on which object, and what the user can
 │   ├── TargetFull           no space left
 │   ├── TargetBusy           mounted, held, or used by another restore
 │   ├── TargetMismatch       not the disk that was named (size, serial, foreign content)
-│   └── Unsupported          the platform cannot do that at all
+│   ├── TargetUnavailable    the platform does not answer, or did not say how it ended: look again
+│   ├── Unsupported          the platform cannot do that at all
+│   └── LengthExceeded       a stream does not fit into the length that it was announced with
 ├── VerifyError              data differ from the recovery point
 ├── SessionHeld              another writer of the same machine is alive
 ├── SessionFenced            our session was fenced, or our recovery point taken by another writer
 ├── PlaceHeld                another command works on the same machine at the target
 ├── NotReady                 the preflight found errors; nothing was changed
 ├── BootError                the machine is built, but does not start, or ended by itself
+├── AgentError               an agent: not paired, refuses an order
+│   └── AgentSilent          it gives no sign of life; what it was told goes on when it does
 ├── KeyRefused               a key is missing, wrong or not good for this; or not the repository that is known here
 └── Cancelled                the caller wanted the work to end; the same call goes on
 """
@@ -48,6 +52,8 @@ from manifests.errors import (
 
 __all__ = [
     "AccessDenied",
+    "AgentError",
+    "AgentSilent",
     "AlreadyExists",
     "BootError",
     "Cancelled",
@@ -57,6 +63,7 @@ __all__ = [
     "Forged",
     "FormatError",
     "KeyRefused",
+    "LengthExceeded",
     "NewerFormat",
     "NotFound",
     "NotReady",
@@ -73,6 +80,7 @@ __all__ = [
     "TargetError",
     "TargetFull",
     "TargetMismatch",
+    "TargetUnavailable",
     "Unreadable",
     "Unsupported",
     "UsageError",
@@ -147,7 +155,15 @@ class TargetMismatch(TargetError):
     pass
 
 
+class TargetUnavailable(TargetError):
+    pass
+
+
 class Unsupported(TargetError):
+    pass
+
+
+class LengthExceeded(TargetError):
     pass
 
 
@@ -173,6 +189,14 @@ class NotReady(FailbackError):
 
 class BootError(FailbackError):
     exit_code = 12
+
+
+class AgentError(FailbackError):
+    exit_code = 14
+
+
+class AgentSilent(AgentError):
+    pass
 
 
 class Cancelled(FailbackError):

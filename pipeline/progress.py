@@ -20,7 +20,7 @@ class Counters:
     read: int = 0
     """Bytes read from the source disk (export) or fetched from the store (restore)."""
     sent: int = 0
-    """Stored bytes sent to the store."""
+    """Stored bytes sent to the store, or bytes of a stream sent to a target."""
     resent: int = 0
     """Those of `sent` that are chunks which did not change: sent again, so that mostly dead packs die whole."""
     written: int = 0

@@ -40,6 +40,8 @@ class Repository:
         """The key slot that opened it, when it is encrypted."""
         self.seen: Seen | None = None
         """What this host has seen of it before, where that is kept."""
+        self.stood_in: set[str] = set()
+        """Keys of objects that were read from an older version, since the newest is damaged or was deleted."""
         self._pack_keys: OrderedDict[bytes, ObjectKey] = OrderedDict()
         self._lock = threading.Lock()
         if document.abilities.get("checksum_headers"):
@@ -93,12 +95,7 @@ class Repository:
                 remedy=NO_REPOSITORY,
             ) from error
         document = RepositoryDocument.decode(bytes(data))
-        unknown = [info.key for info in store.list("features/")]
-        if unknown:
-            raise NewerFormat(
-                f"{store.name} uses {unknown[0]}, which this failback does not know",
-                remedy="upgrade failback on this host",
-            )
+        refuse_features(store)
         check(document)
         if document.encryption is None:
             return cls(store, document)
@@ -156,6 +153,7 @@ class Repository:
         found = older(self.store, key, lambda data: memoryview(data) if object_id(data) == wanted else None, error)
         if found is None:
             raise error
+        self.stood_in.add(key)
         return found
 
     def read_pack(self, pack: bytes, offset: int, length: int) -> tuple[memoryview, int, ObjectKey | None]:
@@ -196,6 +194,14 @@ class Repository:
             while len(self._pack_keys) > _PACK_KEYS:
                 self._pack_keys.popitem(last=False)
         return found
+
+
+def refuse_features(store: Store) -> None:
+    """Raises NewerFormat when a reader must know more than this one does."""
+    for info in store.list("features/"):
+        raise NewerFormat(
+            f"{store.name} uses {info.key}, which this failback does not know", remedy="upgrade failback on this host"
+        )
 
 
 def missing(key: str) -> CorruptObject:

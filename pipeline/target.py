@@ -49,10 +49,10 @@ does not read back, Cancelled. Findings of `preflight` are values, not errors.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pipeline.catalogue import Point
 from pipeline.finding import Finding, Severity
@@ -94,6 +94,8 @@ __all__ = [
     "Severity",
     "Stage",
     "State",
+    "Triable",
+    "Tried",
     "Wanted",
     "marker_of",
     "part_of",
@@ -195,6 +197,10 @@ class Context:
     """Requests to the repository at a time."""
     out: Path | None = None
     """Where disks go, for platforms of folders. None: below `state`."""
+    address: str = ""
+    """Of the repository as this host reaches it, for programs of ours elsewhere. Empty: they cannot be told."""
+    pairings: Path | None = None
+    """Folder where this host keeps its pairings with agents. None: below `state`."""
     again: tuple[str, ...] = ()
     """Command line with which failback is called once more on this repository, for a program that is to outlive us.
     Empty: it cannot be."""
@@ -284,6 +290,26 @@ class Importer(Protocol):
 
     def close(self) -> None:
         """Let go of connections. Machines that run go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One thing that was tried out on a platform."""
+
+    point: str
+    outcome: Literal["as expected", "different", "failed", "skipped"]
+    detail: str
+    seconds: float
+
+
+@runtime_checkable
+class Triable(Protocol):
+    """What an importer may have beside its verbs: it tries on the platform itself what was never run on a real one
+    (`failback doctor --to TARGET --deep FILE`)."""
+
+    def trial(self, run: uuid.UUID) -> Iterator[Tried]:
+        """Makes things of its own there, marked by `run`, and takes them away again; those that an earlier call with
+        the same `run` left go first. Raises FailbackError where there is nothing to try it on."""
 
 
 ROLES = ("place", "machine", "disk", "network", "snapshot", "worker")

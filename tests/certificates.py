@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 
-def issue(folder: Path, name: str = "127.0.0.1") -> tuple[Path, Path]:
-    """Files of a private authority and of a certificate with key that it signed, for an address or a host name."""
+def issue(folder: Path, name: str = "127.0.0.1", *, days: int = 1) -> tuple[Path, Path]:
+    """Files of a private authority and of a certificate with key that it signed, for an address or a host name. It ends
+    in so many days; less than 0: it has ended."""
     authority_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "private authority")])
     now = datetime.now(UTC)
@@ -24,8 +25,8 @@ def issue(folder: Path, name: str = "127.0.0.1") -> tuple[Path, Path]:
             .issuer_name(authority)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(now - timedelta(days=9))
+            .not_valid_after(now + timedelta(days=days))
         )
 
     root = build(authority, authority_key).add_extension(x509.BasicConstraints(ca=True, path_length=None), True)

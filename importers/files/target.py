@@ -12,17 +12,19 @@ from manifests.manifest import Disk
 from pipeline.catalogue import Point
 from pipeline.disks_only import DisksOnly
 from pipeline.errors import UsageError
+from pipeline.exporters.base import Exporter
 from pipeline.finding import Finding
 from pipeline.mapping import DiskTarget
 from pipeline.place import DiskRestored, Place, Ref, Stage
 from pipeline.target import Abilities, Context, Intent
 from pipeline.transfer.local import LocalDisk, checked, forecast_local, held_local, opened, parse_device, stage_local
 from pipeline.transfer.stage import Stage as Held
+from pipeline.transfer.stream_file import STREAM_FORMAT, forecast_stream, held_stream, stage_stream
 from pipeline.wanted import Wanted
 
 STAGE_FOLDER = ".failback"
 """Beside the files: what is known of each of them."""
-FORMATS = ("raw", "qcow2", "vmdk")
+FORMATS = ("raw", "qcow2", "vmdk", STREAM_FORMAT)
 
 
 class FilesImporter(DisksOnly):
@@ -46,32 +48,31 @@ class FilesImporter(DisksOnly):
         manifest, context = point.manifest, self._context
         locals_ = {disk.number: self._local(point, disk, wanted) for disk in manifest.disks}
         with opened(context.seeds) as seeds:
-            done = tuple(
-                stage_local(
-                    context.repository,
-                    point,
-                    disk,
-                    locals_[disk.number],
-                    seeds=seeds,
-                    parallel=context.parallel,
-                    watch=checked(context.control),
-                )
-                for disk in manifest.disks
-            )
+            done = tuple(self._stage(point, disk, locals_[disk.number], seeds) for disk in manifest.disks)
         ref = {f"disk{number}": _to_text(local) for number, local in locals_.items()}
         return Stage(manifest.machine.name, manifest.sequence, _guard(ref), done, ref=ref)
 
+    def _stage(self, point: Point, disk: Disk, local: LocalDisk, seeds: list[Exporter]) -> DiskRestored:
+        repository, parallel, watch = self._context.repository, self._context.parallel, checked(self._context.control)
+        if local.image_format == STREAM_FORMAT:
+            return stage_stream(repository, point, disk, local, parallel=parallel, watch=watch)
+        return stage_local(repository, point, disk, local, seeds=seeds, parallel=parallel, watch=watch)
+
     def forecast(self, place: Place | None, point: Point, wanted: Wanted) -> list[DiskRestored]:
-        context = self._context
-        with opened(context.seeds) as seeds:
+        with opened(self._context.seeds) as seeds:
             return [
-                forecast_local(context.repository, point, disk, self._local(point, disk, wanted), seeds=seeds)
-                for disk in point.manifest.disks
+                self._forecast(point, disk, self._local(point, disk, wanted), seeds) for disk in point.manifest.disks
             ]
+
+    def _forecast(self, point: Point, disk: Disk, local: LocalDisk, seeds: list[Exporter]) -> DiskRestored:
+        if local.image_format == STREAM_FORMAT:
+            return forecast_stream(self._context.repository, point, disk, local)
+        return forecast_local(self._context.repository, point, disk, local, seeds=seeds)
 
     def check(self, stage: Stage) -> str:
         for text in stage.ref.values():
-            _state, reason = held_local(_from_text(text))
+            local = _from_text(text)
+            reason = held_stream(local) if local.image_format == STREAM_FORMAT else held_local(local)[1]
             if reason:
                 return reason
         return "" if _guard(stage.ref) == stage.guard else "the disks hold something else by now"
@@ -98,7 +99,13 @@ class FilesImporter(DisksOnly):
             raise UsageError(
                 "where should the disks go?", remedy="name a folder with --out, or a --device for each disk"
             )
-        name = f"{point.manifest.machine.name}-disk{disk.number}.{image_format}"
+        if image_format == STREAM_FORMAT and self._context.seeds:
+            raise UsageError(
+                f"a {STREAM_FORMAT} is made of the repository alone: --seed does not go with it",
+                remedy="leave --seed away, or use another format",
+            )
+        extension = "vmdk" if image_format == STREAM_FORMAT else image_format
+        name = f"{point.manifest.machine.name}-disk{disk.number}.{extension}"
         return LocalDisk(out / name, out / STAGE_FOLDER / name, image_format)
 
 

@@ -14,6 +14,7 @@ from importers.qemu.machine import started
 from importers.qemu.power import last_words
 from importers.qemu.process import runs
 from importers.qemu.qmp import Qmp, QmpGone
+from importers.qemu.trim import trim
 from pipeline.place import Observation, Power
 
 _SECONDS = 2.0
@@ -44,6 +45,7 @@ class Guest:
 
 def observe(folder: Path, machine: Definition) -> Observation:
     """From the process, QMP, the events, the console's log and the guest agent."""
+    trim(folder)
     if not runs(folder, machine.marker):
         return _off(folder)
     try:

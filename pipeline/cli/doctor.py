@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli import exitcodes
+from pipeline.cli.deep import try_out
 from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption, read_mapping
+from pipeline.errors import UsageError
 from pipeline.units import count
 
 if TYPE_CHECKING:
@@ -25,8 +28,19 @@ def doctor(
         str, typer.Option("--to", metavar="TARGET", help="Check this target, too; it needs a repository.")
     ] = "",
     mapping: MapOption = "",
+    deep: Annotated[
+        Path | None,
+        typer.Option(
+            "--deep",
+            metavar="FILE",
+            help="Try on the target what was never run on a real one: small things are made there and removed again. "
+            "The report goes to FILE.",
+        ),
+    ] = None,
 ) -> Ending:
     """Check this host, its settings and its way to the repository; each finding comes with what mends it."""
+    if deep is not None and not to:
+        raise UsageError("--deep tries a target, and none is named", remedy="name one with --to TARGET")
     findings = []
     say = invocation.output.say
     for finding in _all(invocation, to, mapping):
@@ -35,6 +49,10 @@ def doctor(
         if finding.remedy:
             say(f"      → {finding.remedy}")
     bad = [finding for finding in findings if finding.state == "bad"]
+    if deep is not None and not bad:
+        for tried in try_out(invocation, to, mapping, deep):
+            say(f"{tried.outcome}: {tried.point} ({tried.seconds:.1f} s): {tried.detail}")
+        say(f"the report is in {deep}")
     say(f"{count(len(bad), 'thing')} to mend" if bad else "this host is ready")
     if bad:
         invocation.failed_quietly("; ".join(f"{finding.about}: {finding.text}" for finding in bad))

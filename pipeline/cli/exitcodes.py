@@ -17,13 +17,14 @@ code  meaning
 11    `failback doctor`, or the look at a target beforehand, found something to mend; nothing was changed
 12    the machine is there, but it does not start or a required check failed
 13    the repository's keys: missing, wrong, or not good for this; or it is not the repository that is known here
+14    an agent: not paired, silent, or it refused an order
 70    a bug in failback
 129   ended by a hang-up
 130   ended by Ctrl-C
 143   ended by a termination signal
 ====  =====================================================================================
 
-Codes 3 to 9 and 11 to 13 belong to the errors in `pipeline.errors`.
+Codes 3 to 9 and 11 to 14 belong to the errors in `pipeline.errors`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ REMEDIES = {
     VERIFY: "do not use this disk; import it again, or into another place",
     9: "nothing was committed; run the same command again when the other writer has ended",
     NOT_CLEAN: "mend it and run the same command again",
+    14: "`failback agent list` shows when it was last seen; the same command goes on with what it was told",
     NOT_VERIFIED: "the console and the log of the machine say more; the same command tries again",
 }
 """What to do about an error that does not say it itself, by its exit code."""

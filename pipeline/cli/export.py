@@ -364,8 +364,9 @@ def _ending(invocation: Invocation, machine: Machine, result: ExportResult) -> E
         invocation.warn(warning)
     send = "sent" if manifest else "to send"
     invocation.output.say(
-        f"  read {size(sums['read'])}, {send} {size(sums['sent'])} and {size(metadata)} of index, "
-        f"unchanged {size(sums['unchanged'])}, deduplicated {size(sums['deduplicated'])}",
+        f"  read {size(sums['read'])}, {send} {size(sums['sent'])}"
+        + (f" and {size(metadata)} of index, " if manifest else ", and an index that is not made in a dry run, ")
+        + f"unchanged {size(sums['unchanged'])}, deduplicated {size(sums['deduplicated'])}",
         *(
             [f"  of this {size(sums['resent'])} did not change: sent again so that old packs can go"]
             if sums["resent"]
@@ -388,7 +389,7 @@ def _ending(invocation: Invocation, machine: Machine, result: ExportResult) -> E
             "consistency": kind or None,
             "resumed": result.resumed,
             **sums,
-            "metadata": metadata,
+            "metadata": metadata if manifest else None,
             "disks": [
                 {
                     "number": d.number,
@@ -396,7 +397,7 @@ def _ending(invocation: Invocation, machine: Machine, result: ExportResult) -> E
                     "size": d.size,
                     "mode": d.mode,
                     "reason": d.reason,
-                    "metadata": d.metadata,
+                    "metadata": d.metadata if manifest else None,
                     "unreadable": d.unreadable,
                     "digest": manifest.disks[d.number].digest if manifest else None,
                     **{n: getattr(d.counters, n) for n in (*sums, "chunks_new")},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,11 +26,18 @@ def gc(
         str,
         typer.Option(metavar="DURATION", help="Leave alone what is younger, and writers silent for less; 1h at least."),
     ] = "24h",
+    keep_versions: Annotated[
+        bool,
+        typer.Option(
+            "--keep-versions", help="In a bucket that keeps versions: only hide what is deleted, and free no space."
+        ),
+    ] = False,
 ) -> Ending:
     """Find what no recovery point needs any more and, with --apply, delete it. Writers may go on meanwhile.
 
     Interrupted, the same command goes on. Anything that is not as it should be (a point missing or unreadable, a
-    listing that fails or leaves something out) ends it before anything is deleted.
+    listing that fails or leaves something out) ends it before anything is deleted. In a bucket that keeps versions all
+    versions of what nothing needs are deleted; those that are locked stay, and are reported.
     """
     from pipeline.cli.progress import shown
     from pipeline.collect.collector import Collection
@@ -46,11 +53,12 @@ def gc(
             repository,
             grace=timedelta(seconds=seconds),
             apply=apply,
+            keep_versions=keep_versions,
             parallel=invocation.settings.parallel,
             watch=meter,
         ).run()
     _say(invocation, plan, applied=apply)
-    return Ending(values={"applied": apply, "freed": plan.doomed if apply else 0, "plan": plan.as_json()})
+    return Ending(values={"applied": apply, "freed": plan.freed if apply else 0, "plan": plan.as_json()})
 
 
 def _say(invocation: Invocation, plan: Plan, *, applied: bool) -> None:
@@ -83,10 +91,35 @@ def _say(invocation: Invocation, plan: Plan, *, applied: bool) -> None:
     for kept in (plan.packs, plan.pages):
         if kept is not None and kept.foreign:
             invocation.warn(f"{count(kept.foreign, 'object')} among packs or pages are none of failback: left alone")
+    if plan.hidden is not None and plan.hidden.bytes:
+        say(
+            f"besides, {size(plan.hidden.bytes)} of older versions, and of {count(plan.hidden.count, 'object')} that a "
+            "deletion hides"
+        )
+    if plan.versioned and plan.hidden is None:
+        invocation.warn("the bucket keeps versions: what is deleted is hidden, and takes space as before")
     if not applied:
         say(f"nothing was deleted; `failback gc --apply` frees {size(plan.doomed)}{_why_not(plan)}")
     else:
-        say(f"freed {size(plan.doomed)} in {duration(invocation.seconds)}{_why_not(plan)}")
+        _locked(invocation, plan)
+        done = f"hid {size(plan.doomed)}" if plan.versioned and plan.hidden is None else f"freed {size(plan.freed)}"
+        say(f"{done} in {duration(invocation.seconds)}{_why_not(plan)}")
+
+
+def _locked(invocation: Invocation, plan: Plan) -> None:
+    erased = plan.erased
+    if erased is None or not erased.locked:
+        return
+    until = []
+    if erased.first is not None and erased.last is not None:
+        first, last = (f"{at:%Y-%m-%d %H:%M} UTC" for at in (erased.first.astimezone(UTC), erased.last.astimezone(UTC)))
+        until.append(f"until {first}" + (f", the last until {last}" if last != first else ""))
+    if erased.endless:
+        until.append(f"{erased.endless} until somebody takes a legal hold away")
+    invocation.output.say(
+        f"{count(erased.locked, 'version')} of {size(erased.locked_bytes)} are locked {'; '.join(until)}: "
+        "a later collection takes them"
+    )
 
 
 def _why_not(plan: Plan) -> str:

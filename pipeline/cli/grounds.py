@@ -41,5 +41,6 @@ def ground_of(
         parallel=min(6, settings.parallel),
         out=out.absolute() if out else None,
         seeds=seeds,
+        address=str(parse_address(invocation.address)),
         again=(sys.executable, "-m", "pipeline.cli.main", "--repository", str(parse_address(invocation.address))),
     )

@@ -37,7 +37,7 @@ def import_(
         Path | None, typer.Option(metavar="DIR", help="Folder for disk images, named MACHINE-disk0.raw and so on.")
     ] = None,
     image_format: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="Of the disks; files: raw, qcow2 or vmdk.")
+        str, typer.Option("--format", metavar="FORMAT", help="Of the disks; files: raw, qcow2, vmdk or vmdk-stream.")
     ] = "",
     seed: Annotated[
         list[str] | None,

@@ -86,7 +86,7 @@ def _load_all(invocation: Invocation, repository: Repository, machine: str) -> l
     """All usable points of a machine, oldest first; manifests are small, so many are read at once."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from pipeline.catalogue import check_tombstones, forgotten, load, notice, resolve, sequences
+    from pipeline.catalogue import check_tombstones, forgotten, load, mismatch, notice, resolve, sequences
 
     gone = forgotten(repository, machine)
     taken = sequences(repository, machine)
@@ -111,7 +111,12 @@ def _load_all(invocation: Invocation, repository: Repository, machine: str) -> l
     for point in found:
         if isinstance(point, FormatError):
             invocation.warn(f"{point.message}; left out here")
-    return [point for point in found if point is not None and not isinstance(point, FormatError)]
+    points = [point for point in found if point is not None and not isinstance(point, FormatError)]
+    hashes = {point.manifest.sequence: point.object_hash for point in points}
+    for point in points:
+        if text := mismatch(point, hashes):
+            invocation.warn(text)
+    return points
 
 
 def point_values(point: Point) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import exitcodes
+from pipeline.cli.agent import app as agent
 from pipeline.cli.clean import clean
 from pipeline.cli.copy import copy
 from pipeline.cli.diff import diff
@@ -31,6 +32,7 @@ from pipeline.cli.show import show
 from pipeline.cli.stop import stop
 from pipeline.cli.unforget import unforget
 from pipeline.cli.verify import verify
+from pipeline.cli.worker import app as worker
 
 app = typer.Typer(
     name="failback",
@@ -41,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 2 usage, 3 no such point, 4 store, 5 damaged data, 6 source, 7 target, "
     "8 data differ, 9 held by another command, 10 unreadable ranges, 11 found something to mend beforehand, "
-    "12 does not start or a check failed, 13 keys, 70 bug.",
+    "12 does not start or a check failed, 13 keys, 14 agents, 70 bug.",
 )
 
 
@@ -69,6 +71,8 @@ def _common(
 
 app.add_typer(repository, name="repository", help="Make a repository, or see what one is and can do.")
 app.add_typer(key, name="key", help="Who may open an encrypted repository, and as what.")
+app.add_typer(agent, name="agent", help="Programs elsewhere that write disks, and obey this host.")
+app.add_typer(worker, name="worker", help="Make the disk of a machine that is an agent.")
 app.command("export")(export)
 app.command("import")(import_)
 app.command("copy")(copy)

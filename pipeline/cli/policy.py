@@ -19,6 +19,8 @@ class RoleName(StrEnum):
     IMPORTER = "importer"
     JANITOR = "janitor"
     ADMIN = "admin"
+    AGENT = "agent"
+    CONTROLLER = "controller"
 
 
 class DialectName(StrEnum):
@@ -37,11 +39,15 @@ def policy(
         list[str] | None,
         typer.Option(metavar="NAME", help="Only this machine may be written; repeat it for more. Default: all."),
     ] = None,
+    agent: Annotated[
+        str, typer.Option(metavar="AGENT", help="The mailbox that this agent may use. Default: those of all.")
+    ] = "",
     versions: Annotated[
         bool, typer.Option("--versions", help="Also what is of use in a versioned bucket only: its older versions.")
     ] = False,
 ) -> Ending:
-    """Print the policy of a role: exporter, importer, janitor (forget and collect) or admin. The store is not asked."""
+    """Print the policy of a role: exporter, importer, janitor (forget and collect), admin, agent (writes disks where
+    it runs), or controller (an importer that gives orders to agents). The store is not asked."""
     from pipeline.guard.policy import AWS_LONGEST
     from pipeline.guard.policy import policy as policy_of
     from pipeline.store.address import S3Address, parse_address
@@ -51,7 +57,12 @@ def policy(
         raise UsageError(
             f"{invocation.address} is no bucket: it has no policies", remedy="use owners and modes of its directory"
         )
-    found = policy_of(role.value, address, machines=machine or (), versions=versions, dialect=dialect.value)
+    if role is RoleName.AGENT and machine:
+        raise UsageError("an agent has no machines of its own", remedy="name the agent: --agent AGENT")
+    if agent and role is not RoleName.AGENT:
+        raise UsageError(f"a role {role.value} has no mailbox of its own", remedy="leave --agent away")
+    own = [agent] if agent else machine or ()
+    found = policy_of(role.value, address, machines=own, versions=versions, dialect=dialect.value)
     length = len(json.dumps(found, separators=(",", ":")))
     if dialect is DialectName.AWS and length > AWS_LONGEST:
         invocation.warn(f"it has {length} characters and AWS takes {AWS_LONGEST}: name fewer machines in one policy")

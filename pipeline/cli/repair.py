@@ -50,7 +50,8 @@ def repair(
     moved = repaired.relocations
     say = invocation.output.say
     say(
-        f"{count(len(repaired.put_back), 'object')} put back; chunks stored again: {moved.from_disks} from disks, "
+        f"{count(len(repaired.put_back), 'object')} put back from the copy, {len(repaired.from_versions)} from older "
+        f"versions; chunks stored again: {moved.from_disks} from disks, "
         f"{moved.from_points} from other points, {moved.from_itself} from damaged packs; "
         f"in {duration(invocation.seconds)}"
     )
@@ -62,6 +63,7 @@ def repair(
         exitcodes.DAMAGED if left else exitcodes.OK,
         {
             "put_back": [damage.key for damage in repaired.put_back],
+            "from_versions": [damage.key for damage in repaired.from_versions],
             "from_disks": moved.from_disks,
             "from_points": moved.from_points,
             "from_damaged_packs": moved.from_itself,

@@ -60,6 +60,7 @@ def scrub(
     from pipeline.mend.needs import needs_of_all
     from pipeline.mend.progress import Notebook
     from pipeline.mend.scrub import scrub_by_id
+    from pipeline.mend.stand_in import with_stand_ins
     from pipeline.progress import Counters
 
     repository = None if without_key else invocation.open_repository()
@@ -82,11 +83,13 @@ def scrub(
                 deep=repository if deep else None,
                 needs=needs,
                 suspects=suspects,
+                root=repository.sealing.ring.root if repository and repository.sealing.ring else None,
                 parallel=min(6, invocation.settings.parallel),
                 watch=meter,
             )
-        findings = Findings(report.damages)
-        if repository and needs:
+        if repository is None or needs is None:
+            findings = Findings(with_stand_ins(store, report.damages))
+        else:
             findings = find_harm(repository, report, needs, tick=lambda: meter(looking))
     return _ending(invocation, report, findings, listing=listing)
 
@@ -144,7 +147,9 @@ def show_findings(invocation: Invocation, findings: Findings) -> None:
     if not findings.damages:
         say("nothing is damaged")
         return
-    say(f"{count(len(findings.damages), 'object')} damaged, {len(findings.mended)} of them mended by relocation:")
+    kept = sum(damage.kept for damage in findings.damages)
+    read = f"; {kept} are read from older versions" if kept else ""
+    say(f"{count(len(findings.damages), 'object')} damaged, {len(findings.mended)} of them mended by relocation{read}:")
     for damage in findings.damages[:SHOWN]:
         say(f"  {damage.detail}" + (" (mended)" if damage.key in findings.mended else ""))
     if findings.harms:
@@ -171,7 +176,13 @@ def findings_values(findings: Findings) -> dict[str, Any]:
     """For JSON."""
     return {
         "damaged": [
-            {"key": d.key, "problem": d.problem, "detail": d.detail, "mended": d.key in findings.mended}
+            {
+                "key": d.key,
+                "problem": d.problem,
+                "detail": d.detail,
+                "mended": d.key in findings.mended,
+                "older_version": d.kept,
+            }
             for d in findings.damages
         ],
         "harm": [

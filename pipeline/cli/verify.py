@@ -106,6 +106,10 @@ def verify(
             from pipeline.verify.listing import verify_listing
 
             report = verify_listing(repository, found, watch=meter)
+    if not disk:
+        from pipeline.verify.lineage import check_lineage
+
+        report.problems += check_lineage(repository, found)
     return _ending(invocation, repository, found, report, read=read)
 
 

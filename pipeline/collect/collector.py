@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from heapq import merge
 from itertools import groupby, islice
 
 import numpy as np
@@ -17,18 +18,22 @@ from numpy.typing import NDArray
 
 from manifests.envelope import Kind
 from manifests.names import manifest_key, run_name, sessions_prefix, tombstone_key
-from pipeline.catalogue import Point, check_tombstones, load
+from pipeline.catalogue import Point, check_tombstones, load, mismatch
+from pipeline.collect.deletion import Doomed, delete_objects, delete_versions
+from pipeline.collect.history import Erased
 from pipeline.collect.inventory import Inventory
 from pipeline.collect.needs import Needs
 from pipeline.collect.order import COLLECTOR, CollectorStep
-from pipeline.collect.plan import Plan, kept, sparse
-from pipeline.collect.points import Keys, Name, check_gaps
-from pipeline.collect.record import delete_verifications, fence, held_points, publish
+from pipeline.collect.plan import Plan, Share, kept, sparse
+from pipeline.collect.points import Keys, Name, check_gaps, check_rewritten
+from pipeline.collect.record import fence, held_points, publish, verification_keys
 from pipeline.collect.sessions import Attempts, committed, named_points, read_sessions
-from pipeline.errors import CorruptObject, FormatError, UsageError
+from pipeline.errors import CatalogueError, CorruptObject, FormatError, UsageError
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
-from pipeline.transfer.session import store_time
+from pipeline.store.base import Versions
+from pipeline.transfer.session import touch
+from pipeline.units import duration
 
 GRACE = timedelta(hours=24)
 LEAST_GRACE = timedelta(hours=1)
@@ -42,7 +47,11 @@ _NEVER = float("inf")
 
 
 class Collection:
-    """One collection. `run` takes the steps; without `apply` nothing is written but the store's time is asked for."""
+    """One collection. `run` takes the steps; without `apply` nothing is written but the store's time is asked for.
+
+    In a bucket that keeps versions all versions of what is doomed go, unless a lock keeps them; with `keep_versions`
+    deletions hide objects, and all versions stay.
+    """
 
     def __init__(
         self,
@@ -50,6 +59,7 @@ class Collection:
         *,
         grace: timedelta = GRACE,
         apply: bool = False,
+        keep_versions: bool = False,
         parallel: int = 16,
         watch: Watch = ignore,
         tell: Callable[[str], object] = lambda _text: None,
@@ -61,6 +71,8 @@ class Collection:
         self.repository, self.apply, self.parallel = repository, apply, parallel
         self.grace = grace.total_seconds()
         self.watch, self.tell = watch, tell
+        self._keep_versions = keep_versions
+        self._versions: Versions | None = None
         self.plan = Plan(0.0, self.grace)
         self._old = 0.0
         self._tombstones = Keys({})
@@ -76,6 +88,7 @@ class Collection:
         self._dropped: list[Name] = []
         self._settled: list[Attempts] = []
         self._doomed: dict[str, NDArray[np.bool_]] = {}
+        self._doomed_hidden: dict[str, NDArray[np.bool_]] = {}
         self._counters = Counters(phase="collect", disk=repository.store.name, total=0)
 
     def run(self) -> Plan:
@@ -97,8 +110,13 @@ class Collection:
         return self.plan
 
     def _clock(self) -> None:
-        self.plan.time = store_time(self.repository, "gc/clock", Kind.RECORD).timestamp()
+        clock = touch(self.repository, "gc/clock", Kind.RECORD)
+        self.plan.time = clock.modified.timestamp()
         self._old = self.plan.time - self.grace
+        # Asked of the bucket as it is today: versioning may have been switched on after the repository was made.
+        self.plan.versioned = bool(clock.version)
+        if clock.version and not self._keep_versions:
+            self._versions = self.repository.store.versions()
 
     def _read_tombstones(self) -> None:
         self._tombstones = Keys.read(self.repository, "tombstones/")
@@ -106,8 +124,13 @@ class Collection:
         self._gone = {name for name, time in self._tombstones.times.items() if time < since}
 
     def _list_objects(self) -> None:
-        self._packs = Inventory.read(self.repository.store, "packs/")
-        self._pages = Inventory.read(self.repository.store, "pages/")
+        self._packs, self._pages = self._inventory("packs/"), self._inventory("pages/")
+
+    def _inventory(self, prefix: str) -> Inventory:
+        store = self.repository.store
+        if self._versions is None:
+            return Inventory.read(store, prefix)
+        return Inventory.read_versions(self._versions, prefix, store.name)
 
     def _read_sessions(self) -> None:
         self._sessions = read_sessions(self.repository)
@@ -158,36 +181,52 @@ class Collection:
                     fence(self.repository, key)
 
     def _read_points(self) -> None:
-        self._manifests = Keys.read(self.repository, "manifests/")
+        if self._versions is None:
+            self._manifests = Keys.read(self.repository, "manifests/")
+        else:
+            self._manifests = Keys.read_versions(self._versions, "manifests/")
         try:
-            check_gaps(self._manifests, self._tombstones)
+            self._check_manifests(self._tombstones)
         except CorruptObject:
             # Unless it was forgotten since the tombstones were read, and collected by another one.
-            check_gaps(self._manifests, Keys.read(self.repository, "tombstones/"))
+            self._check_manifests(Keys.read(self.repository, "tombstones/"))
         self._check_tombstones()
         needs = Needs(self.repository, self._packs, self._pages)
-        wanted = [n for n in sorted(self._manifests.times) if n not in self._gone or n in self._named | self._held]
+        there = sorted(self._manifests.readable)
+        wanted = [name for name in there if name not in self._gone or name in self._named | self._held]
         self._counters.total = len(wanted)
         for machine, names in groupby(self._load(wanted), key=lambda entry: entry[0][0]):
             needs.next_machine()
             found = 0
+            hashes: dict[int, str] = {}
             for name, point in names:
                 self._counters.done += 1
                 self.watch(self._counters)
                 if point is None:
                     continue
-                found += name not in self._tombstones.times
-                whole = self._manifests.times[name] < self.plan.time - SKEW
+                if name not in self._tombstones.times:
+                    found += 1
+                    _check_parent(point, hashes)
+                whole = self._manifests.times.get(name, 0.0) < self.plan.time - SKEW
                 for disk in point.manifest.disks:
-                    needs.add(disk, label=f"{machine}@{name[1]}", whole=whole)
+                    try:
+                        needs.add(disk, label=f"{machine}@{name[1]}", whole=whole)
+                    except CorruptObject:
+                        self._check_not_overtaken(name)
+                        raise
             self.plan.points += found
             self.plan.machines += bool(found)
         needs.follow_relocations()
         self._judge(needs)
 
+    def _check_manifests(self, tombstones: Keys) -> None:
+        check_gaps(self._manifests, tombstones)
+        if self.repository.conditional_put:  # without it the last of two racing writers wins
+            check_rewritten(self._manifests, tombstones)
+
     def _check_tombstones(self) -> None:
         """Who can put an object there, and has no key, must not make us delete a point."""
-        doomed = sorted(self._gone.intersection(self._manifests.times))
+        doomed = sorted(self._gone & self._manifests.readable)
         with ThreadPoolExecutor(self.parallel, "collect") as pool:
             try:
                 for _ in pool.map(lambda name: check_tombstones(self.repository, name[0], [name[1]]), doomed):
@@ -203,10 +242,29 @@ class Collection:
             while batch := list(islice(left, _AHEAD)):
                 yield from zip(batch, pool.map(self._load_one, batch), strict=True)
 
+    def _check_not_overtaken(self, name: Name) -> None:
+        """Something of a point is gone. Raises CatalogueError when another collection may have taken it since this one
+        began: it ran or was suspended for so long."""
+        made = self.repository.store.head(tombstone_key(*name))
+        if made is None:
+            return
+        now = touch(self.repository, "gc/clock", Kind.RECORD).modified
+        if now - made.modified >= RECALL:
+            passed = duration(now.timestamp() - self.plan.time)
+            raise CatalogueError(
+                f"{name[0]}@{name[1]} was forgotten, and another collection has taken what it needs since this one "
+                f"began, {passed} ago",
+                remedy="nothing was deleted by this one, and nothing is wrong: run it again",
+            )
+
     def _load_one(self, name: Name) -> Point | None:
         try:
             return load(self.repository, *name)
+        except CatalogueError:
+            self._check_not_overtaken(name)
+            raise
         except CorruptObject as error:
+            self._check_not_overtaken(name)
             raise CorruptObject(
                 f"{error.message}; what {name[0]}@{name[1]} needs is not known",
                 remedy="nothing is collected: restore it from an older version or copy of the bucket, or give it up "
@@ -218,6 +276,10 @@ class Collection:
         for inventory in (self._packs, self._pages):
             doomed, shares = kept(inventory, older=self._old, before=self._before)
             self._doomed[inventory.prefix] = doomed
+            if inventory.hidden is not None and inventory.others is not None:
+                more, hidden = kept(inventory.hidden, older=self._old, before=self._before)
+                self._doomed_hidden[inventory.prefix] = more
+                plan.hidden = (plan.hidden or Share()) + hidden.doomed + Share(0, int(inventory.others[doomed].sum()))
             if inventory is self._packs:
                 plan.packs = shares
             else:
@@ -250,12 +312,36 @@ class Collection:
     def _delete(self) -> None:
         if not self.apply:
             return
-        store = self.repository.store
         self._counters.phase = "delete"
-        for inventory in (self._packs, self._pages):
-            store.delete_many(inventory.keys(self._doomed[inventory.prefix]))
-        store.delete_many(manifest_key(*name) for name in self._dropped)
-        for attempts in self._settled:
-            prefix = f"{sessions_prefix(attempts.machine)}{run_name(attempts.sequence, 0)[:-4]}"
-            store.delete_many([info.key for info in store.list(prefix)])
-        delete_verifications(self.repository, self._dropped)
+        hidden = [name for name in self._manifests.hidden if name in self._gone - self._named - self._held]
+        doomed = Doomed(
+            {
+                **{inventory.prefix: self._doomed_keys(inventory) for inventory in (self._packs, self._pages)},
+                "manifests/": [manifest_key(*name) for name in sorted([*self._dropped, *hidden])],
+                "verified/": verification_keys(self._dropped),
+            },
+            [f"{sessions_prefix(a.machine)}{run_name(a.sequence, 0)[:-4]}" for a in self._settled],
+        )
+        if self._versions is None:
+            delete_objects(self.repository.store, doomed)
+        else:
+            self.plan.erased = Erased()
+            delete_versions(self._versions, doomed, self.plan.erased, before=self._old)
+
+    def _doomed_keys(self, inventory: Inventory) -> Iterator[str]:
+        seen = inventory.keys(self._doomed[inventory.prefix])
+        hidden = inventory.hidden
+        return seen if hidden is None else merge(seen, hidden.keys(self._doomed_hidden[inventory.prefix]))
+
+
+def _check_parent(point: Point, hashes: dict[int, str]) -> None:
+    """Raises CorruptObject when it was built on another manifest than is there now: what the first one needs would be
+    taken for garbage. `hashes`: of the machine's points so far."""
+    if text := mismatch(point, hashes):
+        raise CorruptObject(
+            text,
+            remedy="nothing is collected: somebody's credentials may be stolen. `failback verify` of both tells more; "
+            "restore the one that was overwritten from an older version or copy of the bucket, or give one of them up "
+            "with `failback forget`",
+        )
+    hashes[point.manifest.sequence] = point.object_hash

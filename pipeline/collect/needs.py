@@ -127,6 +127,7 @@ class Needs:
                 for _offset, moved in read_relocation(self.repository, key):
                     at, there = self.packs.find(ids_array(moved.pack))
                     self.packs.live[at[there]] = True
+                    self.packs.mark_hidden(ids_array(moved.pack)[~there])
 
     def _get(self, kind: Kind, hex_id: str, *, again: bool = False) -> bytes:
         if not again:
@@ -140,6 +141,7 @@ class Needs:
         at, there = inventory.find(ids)
         if not there.all():
             missing = ids[~there]
+            inventory.mark_hidden(missing)
             if inventory is self.packs and self._relocated:
                 relocated = np.array([_raw(i) in self._relocated for i in missing.tolist()], bool)
                 self._gone.update(map(_raw, missing[relocated].tolist()))
@@ -160,6 +162,11 @@ class Needs:
                 f"the listing of {inventory.prefix} left out {key}{more}, which is there and which {label} needs",
                 remedy="nothing was deleted; run it again, and if it stays so ask who runs the store: "
                 "a store whose listings are not whole cannot be collected",
+            )
+        if inventory.hidden is not None and inventory.hidden.find(missing)[1].any():
+            raise CorruptObject(
+                f"{key}{more} was deleted, and {label} needs it; its older versions are still there",
+                remedy="nothing was deleted. `failback repair` puts back what fits; look for who deleted it",
             )
         raise CorruptObject(
             f"{key}{more} is missing from the repository, and {label} needs it",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.collect.history import Erased
 from pipeline.collect.inventory import Inventory
 from pipeline.transfer.compaction import SPARSE
 
@@ -22,6 +23,9 @@ class Share:
     @classmethod
     def of(cls, inventory: Inventory, which: NDArray[np.bool_]) -> Share:
         return cls(int(which.sum()), inventory.bytes_of(which))
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.count + other.count, self.bytes + other.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,35 @@ class Plan:
     """Forgotten too recently, or used by a writer or a hold."""
     sessions_gone: list[str] = field(default_factory=list)
     """Sequences whose sessions and journals nobody needs any more."""
+    versioned: bool = False
+    """The bucket keeps versions."""
+    hidden: Share | None = None
+    """In a bucket that keeps versions: doomed packs and index objects that an earlier deletion hides, and the bytes of
+    these and of older versions of the doomed ones. None: there are no versions, or they are kept."""
+    erased: Erased | None = None
+    """There, after they were deleted: what became of the versions."""
 
     @property
     def doomed(self) -> int:
-        """Bytes that are freed."""
-        return sum(kept.doomed.bytes for kept in (self.packs, self.pages) if kept is not None)
+        """Bytes that are freed, unless a lock keeps them."""
+        kept = [kept.doomed for kept in (self.packs, self.pages) if kept is not None]
+        return sum(share.bytes for share in [*kept, *([self.hidden] if self.hidden else [])])
+
+    @property
+    def freed(self) -> int:
+        """Bytes that a collection which deleted has freed."""
+        if self.versioned and self.hidden is None:
+            return 0
+        return self.erased.bytes if self.erased is not None else self.doomed
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        if self.erased is not None:
+            found["erased"] |= {
+                "first": self.erased.first and self.erased.first.isoformat(),
+                "last": self.erased.last and self.erased.last.isoformat(),
+            }
+        return found
 
 
 def kept(inventory: Inventory, *, older: float, before: float) -> tuple[NDArray[np.bool_], Kept]:

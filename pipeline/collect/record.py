@@ -22,6 +22,8 @@ from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, NotFou
 from pipeline.repository import Repository
 
 PLANS_KEPT = 20
+HOW = ("read", "boot")
+"""Ways in which points are found good."""
 Name = tuple[str, int]
 _HOLDER = re.compile("[a-z0-9][a-z0-9-]{0,99}")
 
@@ -117,6 +119,13 @@ def record_verification(repository: Repository, point: Point, how: str) -> None:
         _put(repository, key, {"time": now(), "by": by(), "manifest": point.object_hash})
 
 
+def verified_manifests(repository: Repository, point: Point) -> dict[str, str]:
+    """By how it was found good: BLAKE3 of the manifest that was. Raises AccessDenied, CorruptObject."""
+    prefix = f"{_verified_prefix(point.manifest.machine.name)}{sequence_part(point.manifest.sequence)}/"
+    records = {how: _get(repository, f"{prefix}{how}") for how in HOW}
+    return {how: str(record.get("manifest", "")) for how, record in records.items() if record is not None}
+
+
 def verified(repository: Repository, machine: str) -> set[int]:
     """Sequences of points that were found good at least once."""
     found = set()
@@ -127,9 +136,9 @@ def verified(repository: Repository, machine: str) -> set[int]:
     return found
 
 
-def delete_verifications(repository: Repository, names: Iterable[Name]) -> None:
-    keys = (f"{_verified_prefix(m)}{sequence_part(s)}/{how}" for m, s in names for how in ("read", "boot"))
-    repository.store.delete_many(keys)
+def verification_keys(names: Iterable[Name]) -> list[str]:
+    """Where it would be noted that these points are good, in order."""
+    return sorted(f"{_verified_prefix(m)}{sequence_part(s)}/{how}" for m, s in names for how in HOW)
 
 
 def _hold_key(machine: str, holder: str) -> str:

@@ -32,6 +32,8 @@ class ImageInfo:
     files: tuple[str, ...]
     bitmaps: tuple[str, ...]
     broken: tuple[str, ...]
+    sealed: bool = False
+    """Of a kind that is written front to back, once: a streamOptimized VMDK."""
 
 
 class ImageExporter(Exporter):
@@ -160,7 +162,13 @@ def image_info(path: str, image_format: str) -> ImageInfo:
     names: dict[bool, list[str]] = {True: [], False: []}
     for bitmap in bitmaps:
         names["in-use" in bitmap.get("flags", [])].append(bitmap["name"])
-    return ImageInfo(tuple(dict.fromkeys(local)), bitmaps=tuple(names[False]), broken=tuple(names[True]))
+    kind = chain[0].get("format-specific", {}).get("data", {}).get("create-type")
+    return ImageInfo(
+        tuple(dict.fromkeys(local)),
+        bitmaps=tuple(names[False]),
+        broken=tuple(names[True]),
+        sealed=kind == "streamOptimized",
+    )
 
 
 def _format_of(path: str, image_format: str | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["exporter", "importer", "janitor", "admin"]
+Role = Literal["exporter", "importer", "janitor", "admin", "agent", "controller"]
 
 GET = "s3:GetObject"
 PUT = "s3:PutObject"
@@ -59,6 +59,23 @@ _LOOK_BACK = (
     Right(GET_VERSION, "manifests/*", "read a point that was overwritten or deleted", versions=True),
 )
 
+_IMPORT = (
+    *_OPEN,
+    Right(LIST, "manifests/*", "find the newest point"),
+    Right(GET, "manifests/*", "read a point"),
+    Right(LIST, "tombstones/*", "see which points are forgotten"),
+    Right(GET, "tombstones/*", "see whether a forgotten point was given up by someone who may"),
+    Right(LIST, "pages/*", "verify large points by listing"),
+    Right(GET, "pages/*", "read the index of a point"),
+    Right(LIST, "packs/*", "verify large points by listing"),
+    Right(GET, "packs/*", "read data"),
+    Right(GET, "verified/{own}/*", "see whether a point is noted as good"),
+    Right(PUT, "verified/{own}/*", "note that a point is good"),
+    Right(PUT, "holds/{own}/*", "hold the point that is on disks"),
+    *_MENDED,
+    *_LOOK_BACK,
+)
+
 RIGHTS: dict[Role, tuple[Right, ...]] = {
     "exporter": (
         *_OPEN,
@@ -79,24 +96,8 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(PUT, "packs/*", "store data"),
         *_MENDED,
         Right(LIST, "scrub/damage/*", "send again what a scrub found damaged"),
-        Right(GET, "scrub/damage/*", "send again what a scrub found damaged"),
     ),
-    "importer": (
-        *_OPEN,
-        Right(LIST, "manifests/*", "find the newest point"),
-        Right(GET, "manifests/*", "read a point"),
-        Right(LIST, "tombstones/*", "see which points are forgotten"),
-        Right(GET, "tombstones/*", "see whether a forgotten point was given up by someone who may"),
-        Right(LIST, "pages/*", "verify large points by listing"),
-        Right(GET, "pages/*", "read the index of a point"),
-        Right(LIST, "packs/*", "verify large points by listing"),
-        Right(GET, "packs/*", "read data"),
-        Right(GET, "verified/{own}/*", "see whether a point is noted as good"),
-        Right(PUT, "verified/{own}/*", "note that a point is good"),
-        Right(PUT, "holds/{own}/*", "hold the point that is on disks"),
-        *_MENDED,
-        *_LOOK_BACK,
-    ),
+    "importer": _IMPORT,
     "janitor": (
         *_OPEN,
         Right(LIST, "manifests/*", "find the points"),
@@ -123,15 +124,21 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(PUT, "holds/*", "hold a point"),
         Right(DELETE, "holds/*", "release a point"),
         Right(LIST, "verified/*", "see which points are known to be good"),
+        Right(GET, "verified/*", "scrub the notes of them"),
         Right(DELETE, "verified/*", "clear notes of forgotten points away"),
         *_MENDED,
         Right(LIST, "scrub/*", "go on where another host's scrub ended"),
         Right(GET, "scrub/*", "go on where another host's scrub ended"),
         Right(PUT, "scrub/*", "note what was scrubbed, and what is damaged"),
         Right(DELETE, "scrub/*", "clear old notes of scrubs away"),
-        Right(LIST_VERSIONS, "*", "free the space of what is deleted", versions=True),
-        Right(DELETE_VERSION, "packs/*", "free the space of what is deleted", versions=True),
-        Right(DELETE_VERSION, "pages/*", "free the space of what is deleted", versions=True),
+        *(
+            Right(action, f"{place}/*", "free the space of what is deleted", versions=True)
+            for action in (LIST_VERSIONS, DELETE_VERSION)
+            for place in ("packs", "pages", "manifests", "sessions", "gc", "holds", "verified", "scrub")
+        ),
+        Right(GET_VERSION, "pages/*", "read an index that was overwritten or deleted", versions=True),
+        Right(GET_VERSION, "manifests/*", "see whether a point was overwritten", versions=True),
+        Right("s3:GetObjectRetention", "*", "say until when what is locked stays", versions=True),
     ),
     "admin": (
         Right(LIST, "*", "look at everything"),
@@ -147,5 +154,28 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(DELETE_VERSION, "*", "free the space of what is deleted", versions=True),
         Right("s3:GetObjectRetention", "*", "show locks", versions=True),
         Right("s3:PutObjectRetention", "*", "extend locks", versions=True),
+    ),
+    # {own} is the agent's id here.
+    "agent": (
+        Right(GET, "repository.json", "open the repository"),
+        Right(LIST, "features/*", "open the repository"),
+        Right(LIST, "manifests/*", "tell a point that is gone from one that may not be read"),
+        Right(GET, "manifests/*", "read a point"),
+        Right(GET, "pages/*", "read the index of a point"),
+        Right(GET, "packs/*", "read data"),
+        *_MENDED,
+        *_LOOK_BACK,
+        Right(LIST, "mailbox/{own}/*", "see that there is no order yet"),
+        Right(GET, "mailbox/{own}/*", "read orders"),
+        Right(PUT, "mailbox/{own}/answer", "answer a pairing code"),
+        Right(PUT, "mailbox/{own}/alive", "give a sign of life"),
+        Right(PUT, "mailbox/{own}/reports/*", "report"),
+    ),
+    "controller": (
+        *_IMPORT,
+        Right(LIST, "mailbox/*", "see which agents there are"),
+        Right(GET, "mailbox/*", "read reports"),
+        Right(PUT, "mailbox/*", "give orders"),
+        Right(DELETE, "mailbox/*", "take the mailbox of an agent away"),
     ),
 }

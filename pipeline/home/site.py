@@ -35,6 +35,8 @@ class Ground:
     parallel: int = 6
     out: Path | None = None
     seeds: tuple[str, ...] = ()
+    address: str = ""
+    """See `Context.address`."""
     again: tuple[str, ...] = ()
     """See `Context.again`."""
 
@@ -61,6 +63,8 @@ class Ground:
                 parallel=self.parallel,
                 out=out or self.out,
                 seeds=self.seeds,
+                address=self.address,
+                pairings=self.state,
                 again=self.again,
             ),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from blake3 import blake3
 from manifests.names import encode_machine
 from manifests.repository import RepositoryDocument
 from manifests.sealing import Sealing
-from pipeline.errors import KeyRefused
+from pipeline.errors import Forged, KeyRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,14 @@ class Pin:
 
 
 class Seen:
-    """The newest sequence this host has seen of each machine, and the newest keys. A bucket that was set back shows
-    less."""
+    """The newest sequence this host has seen of each machine, the manifests of its points, and the newest keys. A
+    bucket that was set back shows less, one that was written by a thief something else. For many threads."""
 
     def __init__(self, state: Path, repository: str) -> None:
         self._folder = state / repository / "seen"
+        self._manifests = state / repository / "manifests"
+        self._hashes: dict[str, dict[int, str]] = {}
+        self._lock = threading.Lock()
         self._keys = state / repository / "keys.json"
 
     def notice_keys(self, sealing: Sealing, name: str) -> None:
@@ -123,6 +127,52 @@ class Seen:
             )
         if newest > known:
             _write(path, f"{newest}\n")
+
+    def notice_point(self, machine: str, sequence: int, manifest: str, name: str) -> None:
+        """Raises Forged when a point's manifest, of which this is the BLAKE3, was another one: it is written once, and
+        only somebody with the keys of its machine can sign another."""
+        path = self._manifests / encode_machine(machine)
+        with self._lock:
+            known = self._known(machine).get(sequence)
+        if known is None:
+            self.note_point(machine, sequence, manifest)
+            return
+        if known != manifest:
+            raise Forged(
+                f"{machine}@{sequence} in {name} is not the point that it was when this host last looked: it was "
+                "overwritten",
+                remedy="the credentials of a host that exports it may be stolen. Where the bucket keeps versions "
+                f"`failback repair` puts the first one back; `failback forget {machine}@{sequence} --missing --reason "
+                f"…` gives the point up; if it was replaced on purpose, take its line out of {path}",
+            )
+
+    def note_point(self, machine: str, sequence: int, manifest: str) -> None:
+        """From now on this is the one that counts: it was committed or put back here."""
+        path = self._manifests / encode_machine(machine)
+        with self._lock:
+            known = self._known(machine)
+            if known.get(sequence) != manifest:
+                known[sequence] = manifest
+                with contextlib.suppress(OSError):
+                    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    with path.open("a") as file:
+                        file.write(f"{sequence} {manifest}\n")
+
+    def _known(self, machine: str) -> dict[int, str]:
+        if machine not in self._hashes:
+            self._hashes[machine] = _read_hashes(self._manifests / encode_machine(machine))
+        return self._hashes[machine]
+
+
+def _read_hashes(path: Path) -> dict[int, str]:
+    """What was noted last of each; a line that a crash cut short is passed over."""
+    found: dict[int, str] = {}
+    with contextlib.suppress(OSError, ValueError):
+        for line in path.read_text().splitlines():
+            sequence, _space, manifest = line.partition(" ")
+            if sequence.isdigit() and len(manifest) == 64:
+                found[int(sequence)] = manifest
+    return found
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from manifests.envelope import TRAILER_SIZE, check_header, object_id, open_by_id, place_checksum
 from manifests.pack import ChunkDecoder, read_table
+from manifests.sealing import Buffer
 from pipeline.errors import CorruptObject, FormatError, NotFound
 from pipeline.mend.damage import Damage
 from pipeline.repository import Repository
@@ -29,9 +30,15 @@ def check_by_place(store: Store, key: str) -> Damage | None:
         data = memoryview(store.get(key))
     except NotFound:
         return None
-    if len(data) <= TRAILER_SIZE or place_checksum(data[:-TRAILER_SIZE], key) != bytes(data[-TRAILER_SIZE:]):
+    if not fits_place(data, key):
         return Damage(key, "bytes", f"{key} is damaged or was moved there: its checksum does not match")
     return None
+
+
+def fits_place(data: Buffer, key: str) -> bool:
+    """Whether these bytes were written at this key, whoever wrote them."""
+    view = memoryview(data)
+    return len(view) > TRAILER_SIZE and place_checksum(view[:-TRAILER_SIZE], key) == bytes(view[-TRAILER_SIZE:])
 
 
 def check_content(repository: Repository, key: str, data: memoryview) -> Damage | None:

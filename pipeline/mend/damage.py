@@ -16,8 +16,9 @@ from pipeline.catalogue import now
 from pipeline.errors import AlreadyExists, FormatError, NotFound
 from pipeline.repository import Repository
 
-Problem = Literal["missing", "size", "bytes", "content"]
-"""Not there; not as long as its points say; its bytes do not match its name; a chunk in it is not what it should be."""
+Problem = Literal["missing", "size", "bytes", "content", "overwritten", "rewritten"]
+"""Not there; not as long as its points say; its bytes do not match its name; a chunk in it is not what it should be; of
+a manifest: something else than was written there at first, or after that was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Damage:
     key: str
     problem: Problem
     detail: str
+    kept: bool = False
+    """An older version is whole, and readers use it."""
 
     @property
     def id(self) -> bytes:

@@ -10,7 +10,9 @@ from pipeline.errors import AccessDenied, FormatError, NotFound
 from pipeline.mend.damage import Damage, clear_damage, record_damage
 from pipeline.mend.harm import Harm, harms_of
 from pipeline.mend.needs import Needs
+from pipeline.mend.notes import NOTES
 from pipeline.mend.scrub import ScrubReport, unique
+from pipeline.mend.stand_in import with_stand_ins
 from pipeline.repository import Repository
 from pipeline.transfer.relocations import read_relocation
 
@@ -36,15 +38,16 @@ def find_harm(
     repository: Repository, report: ScrubReport, needs: Needs, *, tick: Callable[[], object] = lambda: None
 ) -> Findings:
     """Name whom the damage of a report harms, and leave word of it in the bucket."""
-    findings = Findings(unique([*report.damages, *needs.damages]))
-    findings.harms = harms_of(repository, findings.damages, needs.points, tick=tick)
+    findings = Findings(with_stand_ins(repository.store, unique([*report.damages, *needs.damages])))
+    harmful = [damage for damage in findings.damages if not damage.kept]
+    findings.harms = harms_of(repository, harmful, needs.points, tick=tick)
     lost = {harm.key for harm in findings.harms if harm.ranges}
-    if all(damage.key.startswith("packs/") for damage in findings.damages):
+    if all(damage.key.startswith(("packs/", *NOTES)) for damage in harmful):
         # With indexes that could all be read it is known who refers to what.
-        findings.mended = {damage.key for damage in findings.damages if damage.id in needs.packs} - lost
+        findings.mended = {d.key for d in harmful if d.by_id and d.id in needs.packs} - lost
     else:
         findings.mended = {harm.key for harm in findings.harms if harm.relocated} - lost
-    findings.mended |= _outlived(repository, findings.damages, needs, anything_lost=bool(lost))
+    findings.mended |= _outlived(repository, harmful, needs, anything_lost=bool(lost))
     try:
         for damage in findings.damages:
             if damage.by_id:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from pipeline.errors import FormatError
 from pipeline.mend.damage import Damage
 from pipeline.mend.patient import PatientReader
 from pipeline.repository import Repository
+from pipeline.store.base import Store
 from pipeline.transfer.pack_lists import packs_of
 from pipeline.transfer.prove import to_ranges
 from pipeline.transfer.relocations import Moved, relocations_of
@@ -55,8 +57,14 @@ class Relocated:
 
     def _usable(self, pack: bytes) -> bool:
         if pack not in self._there:
-            self._there[pack] = pack not in self._bad and self._repository.store.head(pack_key(pack)) is not None
+            self._there[pack] = pack not in self._bad and _listed(self._repository.store, pack_key(pack))
         return self._there[pack]
+
+
+def _listed(store: Store, key: str) -> bool:
+    """Whether it is there, for a janitor, too, who may list packs and not read them (HEAD is reading)."""
+    folder = key[: key.rindex("/") + 1]
+    return any(info.key == key for info in takewhile(lambda i: i.key <= key, store.list(folder, after=key[:-1])))
 
 
 def harms_of(

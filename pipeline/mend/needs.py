@@ -10,7 +10,9 @@ from manifests.manifest import Disk
 from manifests.names import manifest_key, page_key
 from manifests.packlist import decode_pack_list
 from pipeline.catalogue import Point, forgotten, load, machines, sequences
-from pipeline.errors import CatalogueError, CorruptObject, FormatError
+from pipeline.collect.history import History
+from pipeline.collect.points import Keys
+from pipeline.errors import AccessDenied, CatalogueError, CorruptObject, FormatError
 from pipeline.mend.damage import Damage, Problem
 from pipeline.repository import Repository
 from pipeline.transfer.index_reader import IndexReader
@@ -30,30 +32,56 @@ class Needs:
 def needs_of_all(repository: Repository, *, tick: Callable[[], object] = lambda: None) -> Needs:
     """Raises StoreError when the store cannot be asked."""
     needs = Needs()
-    for machine in machines(repository):
+    written = _versions(repository)
+    for machine in sorted({*machines(repository), *(name for name, _sequence in written.hidden)}):
         gone = forgotten(repository, machine)
         taken = sequences(repository, machine)
-        for sequence in sorted({*range(1, max(taken, default=0))} - {*taken, *gone}):
+        hidden = {sequence for name, sequence in written.hidden if name == machine}
+        missing = {*range(1, max([*taken, *hidden], default=0) + 1)} - {*taken, *gone}
+        for sequence in sorted(missing):
             key = manifest_key(machine, sequence)
             needs.damages.append(
                 Damage(key, "missing", f"{key} is missing, and no tombstone says that it was forgotten")
             )
-        for sequence in taken:
-            if sequence in gone:
-                continue
+        for sequence in sorted({*taken, *missing} - gone):
             tick()
+            key = manifest_key(machine, sequence)
+            if (history := written.rewritten.get((machine, sequence))) is not None:
+                needs.damages.append(_rewritten(history))
             try:
                 point = load(repository, machine, sequence)
             except FormatError as error:
-                needs.damages.append(Damage(manifest_key(machine, sequence), "bytes", error.message))
+                needs.damages.append(Damage(key, "bytes", error.message))
                 continue
             except CatalogueError:
-                continue  # it went away with its tombstone
+                continue  # it is lost, or went away with its tombstone
             if point is not None:
                 needs.points.append(point)
                 for disk in point.manifest.disks:
                     _add(repository, needs, disk)
+    for key in sorted(repository.stood_in):
+        needs.damages.append(Damage(key, "bytes", f"{key} is damaged or was deleted"))
     return needs
+
+
+def _versions(repository: Repository) -> Keys:
+    """What a bucket that keeps versions tells of manifests; nothing where there are none, or we may not look."""
+    versions = repository.store.versions()
+    if versions is None or not repository.document.abilities.get("versioning") or not repository.conditional_put:
+        return Keys({})
+    try:
+        return Keys.read_versions(versions, "manifests/")
+    except AccessDenied:
+        return Keys({})
+
+
+def _rewritten(history: History) -> Damage:
+    text = f"{history.key} is not what was written there at first"
+    if any(version.marker for version in history.versions):
+        # Each may be a good point: whoever deleted the first gave its number away.
+        text = f"{text}: that was deleted, and another point has its number. Look at both with the store's own tools"
+        return Damage(history.key, "rewritten", text)
+    return Damage(history.key, "overwritten", f"{text}: it was overwritten")
 
 
 def _add(repository: Repository, needs: Needs, disk: Disk) -> None:

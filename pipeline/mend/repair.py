@@ -12,9 +12,9 @@ from pipeline.mend.damage import Damage, clear_damage, damaged_ids, recorded_dam
 from pipeline.mend.findings import Findings, find_harm
 from pipeline.mend.listing import scrub_listing
 from pipeline.mend.needs import Needs, needs_of_all
-from pipeline.mend.put_back import check_same, put_back
+from pipeline.mend.put_back import check_same, put_back, put_back_versions
 from pipeline.mend.relocate import Relocations, SurvivingDisk, relocate
-from pipeline.mend.scrub import ScrubReport, unique
+from pipeline.mend.scrub import ScrubReport, check_places, unique
 from pipeline.mend.wanted import wanted_of
 from pipeline.repository import Repository
 from pipeline.transfer.relocations import write_relocation
@@ -25,6 +25,8 @@ class Repaired:
     """What a repair did, and what is left."""
 
     put_back: list[Damage] = field(default_factory=list)
+    from_versions: list[Damage] = field(default_factory=list)
+    """Put back from older versions in the same bucket."""
     relocations: Relocations = field(default_factory=Relocations)
     left: Findings = field(default_factory=Findings)
 
@@ -38,14 +40,20 @@ def repair(
 ) -> Repaired:
     """Mend all damage that scrubs recorded or a listing finds.
 
-    From `copy`, another place with the same repository, objects come back as they were. Then chunks of packs that are
-    still damaged are looked for in the packs themselves, in what other points hold, and on surviving disks.
+    What has a whole older version in its own bucket gets that back. From `copy`, another place with the same
+    repository, objects come back as they were. Then chunks of packs that are still damaged are looked for in the packs
+    themselves, in what other points hold, and on surviving disks.
     Raises WrongRepository before anything is changed. Killed, the same call goes on.
     """
     repaired = Repaired()
     if copy is not None:
         check_same(repository, copy)
     needs, damages = known_damage(repository, tick)
+    if damages and repository.store.versions() is not None:
+        repaired.from_versions = put_back_versions(repository, damages)
+        clear_damage(repository, [damage.id for damage in repaired.from_versions if damage.by_id])
+        if repaired.from_versions:
+            needs, damages = known_damage(repository, tick)
     if copy is not None and damages:
         repaired.put_back = put_back(repository, copy, damages)
         clear_damage(repository, [damage.id for damage in repaired.put_back if damage.by_id])
@@ -69,10 +77,11 @@ def repair(
 
 def known_damage(repository: Repository, tick: Callable[[], object]) -> tuple[Needs, list[Damage]]:
     """What points need, and all that is known to be damaged of it and still is: recorded objects are read again."""
+    repository.stood_in.clear()
     needs = needs_of_all(repository, tick=tick)
     report = scrub_listing(repository.store, needs, suspects=damaged_ids(repository))
     gone = set(report.healthy)
-    damages = unique([*report.damages, *needs.damages])
+    damages = unique([*report.damages, *check_places(repository.store), *needs.damages])
     known = {damage.key for damage in damages}
     for damage in recorded_damage(repository):
         if damage.key in known or (damage.id in gone and _absent(repository, damage)):

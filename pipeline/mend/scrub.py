@@ -18,6 +18,7 @@ from manifests.names import pack_key, page_key
 from pipeline.mend.check import check_by_name, check_by_place, check_content
 from pipeline.mend.damage import Damage
 from pipeline.mend.needs import Needs
+from pipeline.mend.notes import check_notes
 from pipeline.mend.progress import START, Notebook
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
@@ -26,7 +27,7 @@ from pipeline.store.base import ObjectInfo, Store
 _SAVE_SECONDS = 2.0
 _ALL = 1 << 256
 PLACES = ("manifests/", "tombstones/", "relocations/")
-"""Where objects are named by their place; all of these are checked in every run."""
+"""Where points are named by their place; all of these are checked in every run, with what `notes` names."""
 
 
 @dataclass(slots=True)
@@ -54,13 +55,15 @@ def scrub_by_id(
     deep: Repository | None = None,
     needs: Needs | None = None,
     suspects: set[bytes] | None = None,
+    root: bytes | None = None,
     parallel: int = 6,
     watch: Watch = ignore,
 ) -> ScrubReport:
     """Read a `share` of all objects, or `most` bytes (and the object they end in), and compare them with their names.
 
     `deep`: open them too, down to the content of every chunk. With `needs`, what points need and is not there is found
-    as well. `suspects` are ids with damage records. A run that was cut off goes on where it was.
+    as well. `suspects` are ids with damage records; with the ring's public key `root` key slots are checked for who
+    wrote them. A run that was cut off goes on where it was.
     """
     progress = notebook.begin()
     start = int(progress.first, 16)
@@ -70,7 +73,7 @@ def scrub_by_id(
     needed = _Needed(needs, start)
     saved = time.monotonic()
     with ThreadPoolExecutor(parallel, "scrub") as pool:
-        report.damages += [damage for damage in pool.map(lambda k: check_by_place(store, k), _places(store)) if damage]
+        report.damages += [*check_places(store, parallel=parallel), *check_notes(store, root=root, parallel=parallel)]
         ahead: deque[tuple[ObjectInfo, Future[tuple[Damage | None, int]]]] = deque()
 
         def take() -> None:
@@ -122,8 +125,11 @@ def _look(store: Store, deep: Repository | None, key: str) -> tuple[Damage | Non
     return damage, 0 if data is None else len(data)
 
 
-def _places(store: Store) -> list[str]:
-    return [info.key for prefix in PLACES for info in store.list(prefix)]
+def check_places(store: Store, *, parallel: int = 6) -> list[Damage]:
+    """What is damaged of all that is named by its place. Raises StoreError."""
+    keys = [info.key for prefix in PLACES for info in store.list(prefix)]
+    with ThreadPoolExecutor(parallel, "scrub") as pool:
+        return [damage for damage in pool.map(lambda key: check_by_place(store, key), keys) if damage]
 
 
 def _objects(store: Store, start: int) -> Iterator[ObjectInfo]:

@@ -38,6 +38,8 @@ class ObjectInfo:
     key: str
     size: int
     modified: datetime
+    version: str = ""
+    """Of a head request where the store keeps versions: which one it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,15 @@ class Version:
     marker: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A version that a lock kept from being deleted."""
+
+    version: Version
+    until: datetime | None
+    """When the lock ends; None: somebody has to take it away (a legal hold)."""
+
+
 class Versions(ABC):
     """What a store that keeps versions can do besides. Safe for many threads; errors as those of `Store`."""
 
@@ -96,12 +107,20 @@ class Versions(ABC):
         """All versions of one key, the newest first. Without versioning: the object itself, if it is there."""
 
     @abstractmethod
+    def walk(self, prefix: str, *, after: str = "") -> Iterator[Version]:
+        """All versions of all keys that start with `prefix` and sort after `after`, in key order, the newest of a key
+        first. A walk that ends without an exception is complete."""
+
+    @abstractmethod
     def get_version(self, version: Version) -> bytes:
         """The whole of it. Raises NotFound."""
 
     @abstractmethod
-    def delete_version(self, version: Version) -> None:
-        """Free its space. Raises AccessDenied when it is locked."""
+    def delete_versions(self, versions: Iterable[Version]) -> builtins.list[Locked]:
+        """Free their space; those that are gone are no error. Returns those that are locked, which stay.
+
+        Raises on the first that could not be deleted for another reason.
+        """
 
 
 class Store(ABC):

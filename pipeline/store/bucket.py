@@ -48,16 +48,22 @@ def inspect_bucket(location: S3Address, region: str) -> Bucket:
         answer = client.get_bucket_versioning(Bucket=location.bucket)
         versioning = answer.get("Status") == "Enabled"
     except (BotoCoreError, ClientError) as error:
-        notes.append(f"versioning: {short(error)}")
+        notes.append(f"whether it keeps versions is not known: s3:GetBucketVersioning on the bucket: {short(error)}")
     try:
         answer = client.get_object_lock_configuration(Bucket=location.bucket)
         object_lock = answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") != "ObjectLockConfigurationNotFoundError":
-            notes.append(f"object lock: {short(error)}")
+            notes.append(_unknown_lock(error))
     except BotoCoreError as error:
-        notes.append(f"object lock: {short(error)}")
+        notes.append(_unknown_lock(error))
     return Bucket(versioning, object_lock, tuple(notes))
+
+
+def _unknown_lock(error: Exception) -> str:
+    return (
+        f"whether it can lock objects is not known: s3:GetBucketObjectLockConfiguration on the bucket: {short(error)}"
+    )
 
 
 def refuses_wrong_checksum(location: S3Address, region: str, key: str) -> bool:

@@ -112,7 +112,7 @@ class S3Store(Store):
             except CorruptObject:  # an empty object, created in between, has no first byte
                 with self._explained("head", key):
                     meta = self._reader.head(path)
-        return ObjectInfo(key, meta["size"], meta["last_modified"])
+        return ObjectInfo(key, meta["size"], meta["last_modified"], meta["version"] or "")
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         folder, slash, rest = prefix.rpartition("/")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from blake3 import blake3
+
 from manifests.manifest import Manifest
 from manifests.names import manifest_key
 from pipeline.errors import AlreadyExists, NotFound, SessionFenced
@@ -21,6 +23,7 @@ def commit(repository: Repository, manifest: Manifest, *, generation: int | None
             raise AlreadyExists(key)
         repository.store.put(key, data, create=repository.conditional_put)
         if repository.conditional_put:
+            _remember(repository, manifest, data)
             return
     except AlreadyExists:
         pass
@@ -33,3 +36,11 @@ def commit(repository: Repository, manifest: Manifest, *, generation: int | None
             f"{manifest.label} was taken by another writer or fenced while this export ran",
             remedy="nothing was committed; run the same command again",
         )
+    _remember(repository, manifest, data)
+
+
+def _remember(repository: Repository, manifest: Manifest, data: bytes) -> None:
+    """Whoever writes another point over it is found out by this host."""
+    if repository.seen is not None:
+        name, digest = manifest.machine.name, blake3(data).hexdigest()
+        repository.seen.note_point(name, manifest.sequence, digest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from manifests.entry import FLAG_UNREADABLE, PackTable, Positions, Rows, is_zero
@@ -16,11 +18,12 @@ from pipeline.transfer.index_writer import OverlayIndex
 class DamagedPacks:
     """By one listing; empty in a whole repository, and then nothing here costs anything."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, tell: Callable[[str], object]) -> None:
         try:
             self.ids = damaged_ids(repository)
-        except AccessDenied:
+        except AccessDenied as error:
             self.ids = set()  # an exporter without this right does all else
+            tell(f"what scrubs found damaged is not sent again: {error.message}")
 
     def holds(self, rows: Rows, packs: PackTable) -> np.ndarray:
         """Which entries lie in a damaged pack."""

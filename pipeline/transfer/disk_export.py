@@ -147,7 +147,7 @@ class DiskExport:
         ):
             outlet = Outlet(self.repository, self.session, self.number, uploads)
             index, target = self._index(copy, packs, outlet.put)
-            damaged = DamagedPacks(self.repository)
+            damaged = DamagedPacks(self.repository, self.tell)
             known = self._known(packs, damaged)
             sender = Sender(
                 outlet,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,6 +18,9 @@ from pipeline.transfer.relocations import Moved, relocations_of
 
 GAP = 1 << 20
 """Unneeded bytes inside a pack that are rather read than asked around."""
+
+
+ReadPack = Callable[[bytes, int, int], tuple[memoryview, int, ObjectKey | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,10 @@ class Fetcher:
         self.fetched = 0
         """Bytes got from the store."""
 
-    def chunks(self, job: PackJob) -> Iterator[tuple[int, bytes | memoryview]]:
+    def chunks(self, job: PackJob, *, read: ReadPack | None = None) -> Iterator[tuple[int, bytes | memoryview]]:
         """(position, plain chunk) by offset. Each chunk has the id that the index says. Raises CorruptObject.
 
+        `read`: in place of the repository's `read_pack`, for what was fetched before.
         What cannot be read where the index says it is comes from where it was relocated to, if it was.
         """
         pack = self._packs.ids[job.pack]
@@ -88,7 +92,7 @@ class Fetcher:
             stop = max(place.offset + place.length for place in places[first:end])
             data: memoryview | None = None
             try:
-                data, start, cipher = self._repository.read_pack(pack, start, stop - start)
+                data, start, cipher = (read or self._repository.read_pack)(pack, start, stop - start)
                 self.fetched += len(data)
             except FormatError as error:
                 failure = error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,19 @@ class IndexReader:
         self.disk = disk
         self.packs = PackTable() if packs is None else packs
         self._tables: dict[str, tuple[Segment, ...]] = {}
+        self._directory: PageDirectory | None = None
+        self._reading = threading.Lock()
 
-    @cached_property
+    @property
     def directory(self) -> PageDirectory:
+        """Read when it is first asked for."""
+        # Not a cached_property: up to Python 3.11 all readers of a process wait for one lock while one of them reads.
+        with self._reading:
+            if self._directory is None:
+                self._directory = self._read_directory()
+            return self._directory
+
+    def _read_directory(self) -> PageDirectory:
         page_id = bytes.fromhex(self.disk.index.pages)
         name = page_key(page_id)
         found = PageDirectory.decode(self.repository.get_page_object(Kind.PAGE_DIRECTORY, page_id), name=name)

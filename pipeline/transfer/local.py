@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from manifests.manifest import Disk
 from pipeline.catalogue import Point
@@ -26,6 +27,7 @@ from pipeline.writers.image import ImageWriter
 from pipeline.writers.open import open_writer
 from pipeline.writers.raw import open_raw
 
+W = TypeVar("W", bound=BlockWriter)
 _EMPTY_IMAGE = 1 << 20
 """Bytes that an image without data takes at most."""
 
@@ -133,7 +135,7 @@ def forecast_local(
     """What `stage_local` would move; nothing is written."""
     with explained(local.known):
         if not local.is_device:
-            exists = _refuse_foreign(local, Stage(local.known))
+            exists = refuse_foreign(local, Stage(local.known))
             if reason := _not_as_long(local, disk):
                 mode = "hashed" if exists else "full"
                 return _dry(disk, local, mode, reason, Counters(phase="restore"), disk.live_bytes)
@@ -179,7 +181,7 @@ def _open_locked(point: Point, disk: Disk, local: LocalDisk) -> tuple[Stage, Blo
     if local.is_device:
         # The writer holds a device for itself, and refuses one that somebody uses.
         return stage, _open(local, disk.size, create=False)
-    _refuse_foreign(local, stage)
+    refuse_foreign(local, stage)
     stage.lock(str(local.path))
     try:
         return stage, _open_file(point, disk, local, stage)
@@ -189,8 +191,27 @@ def _open_locked(point: Point, disk: Disk, local: LocalDisk) -> tuple[Stage, Blo
 
 
 def _open_file(point: Point, disk: Disk, local: LocalDisk, stage: Stage) -> BlockWriter:
+    return made_or_opened(
+        point,
+        disk,
+        local,
+        stage,
+        create=lambda: _open(local, disk.size, create=True),
+        existing=lambda: _open_existing(disk, local, stage.state),
+    )
+
+
+def made_or_opened(
+    point: Point,
+    disk: Disk,
+    local: LocalDisk,
+    stage: Stage,
+    *,
+    create: Callable[[], W],
+    existing: Callable[[], W],
+) -> W:
     """The writer, of a file that is made when it is not there. The stage is locked."""
-    exists = _refuse_foreign(local, stage)
+    exists = refuse_foreign(local, stage)
     if exists and stage.state is not None and stage.state.state == "creating":
         # Killed after the file was made and before anything was written to it.
         if not _holds_nothing(local):
@@ -198,10 +219,10 @@ def _open_file(point: Point, disk: Disk, local: LocalDisk, stage: Stage) -> Bloc
         local.path.unlink()
         exists = False
     if exists:
-        return _open_existing(disk, local, stage.state)
+        return existing()
     stage.save(StageState.of("", point.manifest, disk, "creating", ""))
     try:
-        writer = _open(local, disk.size, create=True)
+        writer = create()
     except FailbackError:
         stage.forget()
         raise
@@ -231,7 +252,7 @@ def _open(local: LocalDisk, size: int, *, create: bool) -> BlockWriter:
     )
 
 
-def _refuse_foreign(local: LocalDisk, stage: Stage) -> bool:
+def refuse_foreign(local: LocalDisk, stage: Stage) -> bool:
     """Whether the file exists. Raises TargetMismatch when it does and is somebody else's."""
     exists = local.path.exists()
     if exists and not is_ours(local.path, stage):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pipeline.transfer.index_reader import Block, IndexReader, differences
 from pipeline.transfer.move import Mover
 from pipeline.transfer.prove import Readable, to_ranges
 from pipeline.transfer.read_back import ReadBack
-from pipeline.transfer.restore_plan import Plan, plan_restore
+from pipeline.transfer.restore_plan import Plan, Vouched, plan_restore
 from pipeline.transfer.stage import Done, Stage, StageState
 from pipeline.writers.base import BlockWriter
 
@@ -38,7 +39,8 @@ class Restored:
 
 
 class DiskRestore:
-    """One target disk. `seeds` are surviving disks of the same machine, read only, whose chunks need not be fetched."""
+    """One target disk. `seeds` are surviving disks of the same machine, read only, whose chunks need not be fetched.
+    `vouched`: what the caller knows of the target's content, in place of what is known of it here."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class DiskRestore:
         stage: Stage,
         *,
         seeds: list[Exporter] | None = None,
+        vouched: Vouched | None = None,
         parallel: int = 6,
         watch: Watch = ignore,
     ) -> None:
@@ -57,6 +60,7 @@ class DiskRestore:
         self.disk = disk
         self.writer = writer
         self.stage = stage
+        self.vouched = vouched
         self.parallel = parallel
         self.watch = watch
         self.counters = Counters(phase="restore", disk=writer.name, total=disk.size)
@@ -70,18 +74,20 @@ class DiskRestore:
 
     def run(self) -> Restored:
         """Stage, flush, prove. Raises CorruptObject, TargetError, VerifyError; the stage then never counts as whole."""
-        plan = plan_restore(self.repository, self.point, self.disk, self.writer, self.stage)
+        plan = self._plan()
         self._announce(plan)
         if plan.mode == "unchanged":
-            assert plan.copy is not None
-            plan.copy.close()
+            if plan.copy is not None:
+                plan.copy.close()
             self.counters.done = self.counters.total
             return Restored("unchanged", plan.reason, "proved before, and nobody wrote since", self.counters)
         if plan.mode == "refresh":
             try:
-                assert plan.copy is not None
-                with closing(plan.copy):
-                    proof = self._refresh(plan)
+                if plan.copy is None:
+                    proof = self._refresh_without_copy(plan)
+                else:
+                    with closing(plan.copy):
+                        proof = self._refresh(plan)
                 return self._finish(plan, proof)
             except StaleCopy as error:
                 plan = Plan("hashed", f"what was known of the stage is damaged ({error})")
@@ -95,10 +101,13 @@ class DiskRestore:
             raise
         return self._finish(plan, proof)
 
+    def _plan(self) -> Plan:
+        return plan_restore(self.repository, self.point, self.disk, self.writer, self.stage, self.vouched)
+
     def _announce(self, plan: Plan) -> None:
         """Say in the stage that its content is about to change, before it does."""
         if plan.mode != "unchanged" and not plan.keep_done:
-            since = self.stage.state.digest if plan.mode == "refresh" and self.stage.state else ""
+            since = plan.old.digest if plan.mode == "refresh" and plan.old is not None else ""
             if plan.mode == "hashed":
                 since = "unknown"
             # What another restore noted must be gone before this one can be taken for its continuation.
@@ -113,7 +122,7 @@ class DiskRestore:
     def _whole(self, plan: Plan, copy: IndexFile) -> str:
         disk = self.disk
         done = Done(self.stage.folder / "done", disk.positions, keep=plan.keep_done)
-        known_zero = self.writer.fresh or plan.keep_done
+        known_zero = self.writer.fresh or plan.keep_done or plan.rest_zero
         reader = IndexReader(self.repository, disk, self._packs)
         itself: list[tuple[Readable, int]] = [(self.writer, self.writer.size)] if plan.mode == "hashed" else []
         mover = self._mover([*itself, *self._seeds], known_zero=known_zero)
@@ -182,6 +191,27 @@ class DiskRestore:
         copy.commit(head_of(self.repository, self.point.manifest, disk, len(copy.packs)))
         return "what was written was read back and joined to the tree that was proved at staging"
 
+    def _refresh_without_copy(self, plan: Plan) -> str:
+        """Where there is no copy of the index that the target's content was proved with: no tree to join to, so the
+        proof is that what differs between the two points was read back, and the rest vouched for."""
+        assert plan.old is not None
+        shutil.rmtree(self.stage.copy, ignore_errors=True)
+        done = Done(self.stage.folder / "done", self.disk.positions, keep=False)
+        readers = [IndexReader(self.repository, disk, self._packs) for disk in (plan.old, self.disk)]
+        itself: list[tuple[Readable, int]] = [(self.writer, self.writer.size)]
+        mover, read_back = self._mover([*itself, *self._seeds], known_zero=False), self._read_back()
+        spans: list[Block] = []
+        for positions, rows in _readable(differences(*readers)):
+            zero = is_zero(rows)
+            self._discard_runs(positions[zero])
+            mover.move((positions[~zero], rows[~zero]), done)
+            spans.append((positions, rows))
+            if sum(len(p) for p, _ in spans) >= 1 << 18:
+                read_back.written(spans)
+            self._progress(int(positions[-1]) + 1)
+        read_back.written(spans)
+        return f"what differs from {plan.reason.removeprefix('the target holds ')} was read back, the rest vouched for"
+
     def _discard_runs(self, positions: Positions) -> None:
         size = self.disk.chunk_size
         for offset, length in to_ranges(positions.tolist(), size=self.disk.size, chunk_size=size):
@@ -227,7 +257,7 @@ class DiskRestore:
 
     def to_move(self) -> tuple[str, str, int]:
         """(mode, reason, stored bytes that would be fetched), without writing anything."""
-        plan = plan_restore(self.repository, self.point, self.disk, self.writer, self.stage)
+        plan = self._plan()
         copy = plan.copy
         try:
             total = sum(int(rows["length"].sum(dtype=np.int64)) for _positions, rows in self._candidates(plan))
@@ -243,8 +273,11 @@ class DiskRestore:
         """What a plan would move."""
         if plan.mode == "unchanged":
             return iter(())
-        if plan.old is None or plan.copy is None:
+        if plan.old is None:
             return IndexReader(self.repository, self.disk, self._packs).windows()
+        if plan.copy is None:
+            readers = [IndexReader(self.repository, disk, self._packs) for disk in (plan.old, self.disk)]
+            return _readable(differences(*readers))
         self._packs = plan.copy.packs
         old, new = (IndexReader(self.repository, disk, self._packs) for disk in (plan.old, self.disk))
         return changed_only(plan.copy, _readable(differences(old, new)))

@@ -26,6 +26,7 @@ from pipeline.errors import (
     StoreError,
 )
 from pipeline.repository import Repository
+from pipeline.store.base import ObjectInfo
 from pipeline.transfer.process import Process
 
 HEARTBEAT_SECONDS = 60.0
@@ -249,12 +250,12 @@ def _heart(repository: Repository, machine: str, run: str) -> str:
 
 
 def _store_time(repository: Repository, machine: str) -> datetime:
-    return store_time(repository, f"{sessions_prefix(machine)}clock/heartbeat")
+    return touch(repository, f"{sessions_prefix(machine)}clock/heartbeat").modified
 
 
-def store_time(repository: Repository, key: str, kind: Kind = Kind.HEARTBEAT) -> datetime:
-    """What the store's clock says now. Only the store's clock tells how old its objects are. Writes a record of
-    `kind` at `key`."""
+def touch(repository: Repository, key: str, kind: Kind = Kind.HEARTBEAT) -> ObjectInfo:
+    """What the store says of a record of `kind` that it is given at `key` now: the time, by the store's clock. Only
+    that clock tells how old its objects are."""
     repository.store.put(key, encode_record(kind, {"time": now()}, sealing=repository.sealing, key=key))
     info = repository.store.head(key)
     if info is None:
@@ -262,7 +263,7 @@ def store_time(repository: Repository, key: str, kind: Kind = Kind.HEARTBEAT) ->
             f"{key} was stored in {repository.store.name} and is absent a moment later",
             remedy="failback needs a store with read-after-write consistency, and no one who deletes behind it",
         )
-    return info.modified
+    return info
 
 
 class Stopwatch:

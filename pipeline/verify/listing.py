@@ -10,6 +10,7 @@ from pipeline.catalogue import Point
 from pipeline.errors import CorruptObject
 from pipeline.mend.damage import Damage
 from pipeline.mend.harm import harms_of
+from pipeline.mend.stand_in import stood_in, with_stand_ins
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository, missing
 from pipeline.store.base import ObjectInfo
@@ -46,11 +47,12 @@ def verify_listing(repository: Repository, point: Point, *, watch: Watch = ignor
         elif size is not None and info.size != size:
             bad[key] = Damage(key, "size", f"{where}: {key} has {info.size} bytes instead of {size}")
     if bad:
+        damages = with_stand_ins(repository.store, bad.values())
         # A pack may stay named that nothing refers to any more; and what was repaired is read from elsewhere.
-        harmful = {
-            harm.key for harm in harms_of(repository, bad.values(), [point]) if harm.ranges or not harm.relocated
-        }
-        report.problems += [damage.detail for key, damage in bad.items() if key in harmful]
+        lost = harms_of(repository, [damage for damage in damages if not damage.kept], [point])
+        harmful = {harm.key for harm in lost if harm.ranges or not harm.relocated}
+        report.problems += [damage.detail for damage in damages if damage.kept or damage.key in harmful]
+    report.problems += stood_in(repository, besides=bad)
     report.checked = (
         f"{count(packs, 'pack')} and {count(len(wanted) - packs, 'index object')} are listed, packs in their whole size"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from manifests.pack import ChunkDecoder
 from manifests.tree import LEAF_POSITIONS, disk_digest, leaf, zero_leaves
 from pipeline.catalogue import Point
 from pipeline.errors import CorruptObject, FormatError, KeyRefused, NotFound
+from pipeline.mend.stand_in import stood_in
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository, missing
 from pipeline.transfer.fetch import Fetcher, PackJob, by_pack
@@ -37,6 +39,7 @@ def verify_reading(repository: Repository, point: Point, *, parallel: int = 6, w
             report.problems.append(f"{point.manifest.label} disk {disk.number}: {error.message}")
             continue
         chunks, packs = chunks + c, packs + p
+    report.problems += stood_in(repository)
     report.checked = (
         f"{count(chunks, 'chunk')} in {count(packs, 'pack')} were read, decoded and hashed; "
         "the index gives the disk digests"
@@ -100,8 +103,13 @@ def _update_leaves(leaves: bytearray, positions: Positions, rows: Rows, count: i
 
 
 def _pack(repository: Repository, packs: PackTable, job: PackJob, chunk_size: int) -> tuple[int, list[tuple[int, str]]]:
-    """As `_in_place`, without what was repaired by relocation."""
+    """As `_in_place`, without what an older version of the pack has, or what was repaired by relocation."""
     read, bad = _in_place(repository, packs, job, chunk_size)
+    if bad:
+        with suppress(FormatError):
+            pack = packs.ids[job.pack]
+            data, _key = repository.older_pack(pack, missing(pack_key(pack)))
+            read, bad = read + len(data), _problems(repository, pack, data, job, chunk_size)
     if not bad:
         return read, bad
     fetcher = Fetcher(repository, chunk_size, packs)
@@ -136,6 +144,13 @@ def _in_place(
         data = memoryview(repository.store.get(key))
     except NotFound:
         return 0, [(int(p), missing(key).message) for p in job.positions]
+    return len(data), _problems(repository, pack, data, job, chunk_size)
+
+
+def _problems(
+    repository: Repository, pack: bytes, data: memoryview, job: PackJob, chunk_size: int
+) -> list[tuple[int, str]]:
+    key = pack_key(pack)
     whole = object_id(data) == pack
     decoder = ChunkDecoder(chunk_size)
     sealing = repository.sealing
@@ -144,7 +159,7 @@ def _in_place(
     try:
         check_header(data, sealing=sealing, name=key)
     except (FormatError, KeyRefused) as error:
-        return len(data), [(int(p), error.message) for p in job.positions]
+        return [(int(p), error.message) for p in job.positions]
     cipher = sealing.data_key(data)
     columns = (job.positions.tolist(), *(job.rows[c].tolist() for c in ("offset", "length", "slot", "flags")))
     for i, (position, offset, length, slot, flags) in enumerate(zip(*columns, strict=True)):
@@ -161,4 +176,4 @@ def _in_place(
             bad.append((position, f"{name} does not have the content its index says"))
     if not whole and not bad:
         bad.append((int(job.positions[0]), f"{key} is damaged outside the chunks of this disk"))
-    return len(data), bad
+    return bad

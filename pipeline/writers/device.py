@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.errors import TargetBusy, TargetError, TargetMismatch, UsageError
@@ -121,7 +121,7 @@ def _check(fd: int, path: str, expect_size: int | None, expect_serial: str | Non
         if device.is_partition and expect_size is None:
             raise UsageError(f"{path}: a partition has no serial number of its own", remedy="Give its size.")
         serials = device.serials()
-        if _plain(expect_serial) not in map(_plain, serials):
+        if not same_serial(expect_serial, serials):
             known = ", ".join(serials) or "none"
             raise TargetMismatch(
                 f"{path}: serial number is not {expect_serial} (known: {known})", remedy="Is it the disk you mean?"
@@ -136,6 +136,11 @@ def _block_device(fd: int, path: str) -> BlockDevice:
     if device is None:
         raise TargetMismatch(f"{path}: not a block device")
     return device
+
+
+def same_serial(wanted: str, serials: Iterable[str]) -> bool:
+    """Whether one of a disk's serial numbers is the one that is meant."""
+    return _plain(wanted) in map(_plain, serials)
 
 
 def _plain(serial: str) -> str:

@@ -194,6 +194,11 @@ def open_image(path: str, size: int, image_format: str) -> ImageWriter:
             f"{path}: consists of several files: {', '.join(info.files)}",
             remedy="Name an image of one file (qemu-img convert makes one).",
         )
+    if info.sealed:
+        raise TargetMismatch(
+            f"{path}: is a streamOptimized VMDK, which cannot be changed in place",
+            remedy="Name a new file, or the format vmdk-stream, which writes it whole again.",
+        )
     writer = ImageWriter(path, image_format, fresh=False)
     if writer.size < size:
         writer.close()

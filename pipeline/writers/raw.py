@@ -12,6 +12,7 @@ from pipeline.errors import TargetBusy, TargetError, TargetMismatch
 from pipeline.exporters.base import Extent
 from pipeline.exporters.files import FileState, hole_extents
 from pipeline.exporters.usage import file_holder
+from pipeline.store.base import Bytes
 from pipeline.writers.descriptor import DescriptorWriter, claim
 from pipeline.writers.linux import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate
 
@@ -27,6 +28,17 @@ class RawWriter(DescriptorWriter):
         self._sync_metadata = True
         self._sync_directory = fresh
         self._can_punch = True
+
+    def empty(self) -> None:
+        """Cut the file to no length."""
+        _resize(self._fd, self.name, 0)
+        self.size = 0
+
+    def append(self, buffer: Bytes) -> None:
+        """Write behind the end, which moves. Not from several threads at once."""
+        offset = self.size
+        self.size += len(buffer)
+        self.write(offset, [buffer])
 
     def discard(self, offset: int, length: int) -> None:
         self._check_range(offset, length)

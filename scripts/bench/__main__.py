@@ -139,6 +139,21 @@ def _instant(arguments: argparse.Namespace) -> int:
     return checks.report([starts.check()])
 
 
+def _stream(arguments: argparse.Namespace) -> int:
+    from scripts.bench.stream import stream
+    from scripts.bench.verdict import judge
+
+    with workplace(arguments.work, arguments.restore_to, arguments.store_in) as ground:
+        streams = stream(ground, size=_bytes(arguments.size), repeats=arguments.repeats, seed=arguments.seed)
+    if arguments.json:
+        streams.write(arguments.json)
+    print(f"\n{streams.table()}")
+    if not arguments.check:
+        return 0
+    print()
+    return judge(streams.bounds())
+
+
 def _gc(arguments: argparse.Namespace) -> int:
     from scripts.bench.gc import gc
 
@@ -238,6 +253,14 @@ def _parser() -> argparse.ArgumentParser:
 
     made = command("instant", _instant, "an instant start beside a full restore and a start from local disks")
     made.add_argument("--size", type=float, default=4, help="GiB of the disk that cannot be compressed")
+    made.add_argument("--json", type=Path, help="all figures")
+    placed(made)
+    restored(made)
+    checked(made)
+
+    made = command("stream", _stream, "a disk sent as a VMDK over TLS beside a plain restore, and over a slow link")
+    made.add_argument("--size", type=float, default=4, help="GiB of the disk")
+    made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--json", type=Path, help="all figures")
     placed(made)
     restored(made)

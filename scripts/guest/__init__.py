@@ -5,7 +5,7 @@
 and keeps writing a journal that proves at the next boot whether its disks are whole and of one moment.
 """
 
+from pipeline.boot.errors import MediumError
 from scripts.guest.build import GuestDisks, build_guest
-from scripts.guest.errors import GuestError
 
-__all__ = ["GuestDisks", "GuestError", "build_guest"]
+__all__ = ["GuestDisks", "MediumError", "build_guest"]

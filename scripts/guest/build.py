@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.boot.cache import Cache, default_folder, digest
+from pipeline.boot.command import run
+from pipeline.boot.fat import make_fat
+from pipeline.boot.grub import make_uefi_loader, search_script, write_bios_loader
 from pipeline.errors import UsageError
-from scripts.guest.cache import Cache, default_folder, digest
-from scripts.guest.command import run
-from scripts.guest.filesystems import make_ext4, make_fat
-from scripts.guest.loader import configuration, make_uefi_loader, search_script, write_bios_loader
+from scripts.guest.filesystems import make_ext4
+from scripts.guest.loader import configuration
 from scripts.guest.partitions import Partition, Use, make_disk
 from scripts.guest.parts import Parts, make_parts
 from scripts.guest.recipe import MIB, Firmware, Mode, Recipe, Role
@@ -51,7 +53,7 @@ def build_guest(
 
     Replaces what is there. Needs no root. The first time it fetches packages (about 80 MB), later it copies what it
     made before. Arguments as in Recipe; `cache` is `~/.cache/failback/guest` when not given. Raises UsageError and
-    GuestError.
+    MediumError.
     """
     recipe = Recipe(firmware, tuple(disks), mode, name, size)
     guest = GuestDisks(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.guest.command import run
+from pipeline.boot.command import run
 from scripts.guest.partitions import Partition
 
 _FEATURES = (
@@ -27,13 +26,3 @@ def make_ext4(disk: Path, partition: Partition, *, label: str, number: uuid.UUID
     names = [str(path.relative_to(tree)) for path in tree.rglob("*")]
     owners = "".join(f'sif "/{name}" uid 0\nsif "/{name}" gid 0\n' for name in names)
     run("debugfs", "-w", "-f", "-", f"{disk}?offset={partition.start}", text=owners)
-
-
-def make_fat(disk: Path, partition: Partition, *, label: str, number: int, files: Mapping[str, Path]) -> None:
-    """FAT with `files`, by their paths in it; `number` is its 32-bit serial number."""
-    place = f"{disk}@@{partition.start}"
-    run("mformat", "-i", place, "-T", str(partition.size // 512), "-v", label, "-N", f"{number:08x}", "::")
-    for folder in sorted({folder for name in files for folder in Path(name).parents if folder != Path()}):
-        run("mmd", "-i", place, f"::/{folder}")
-    for name, file in files.items():
-        run("mcopy", "-i", place, file, f"::/{name}")

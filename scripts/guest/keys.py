@@ -7,8 +7,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from scripts.guest.command import run
-from scripts.guest.userland import library_path, loader
+from pipeline.boot.command import run
+from pipeline.boot.libraries import library_path, loader
 
 
 def make_user_key(private: Path) -> str:

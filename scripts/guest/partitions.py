@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scripts.guest.command import run
+from pipeline.boot.command import run
+from pipeline.boot.grub import FIRST
 from scripts.guest.recipe import MIB, Recipe
 
-FIRST = MIB
-"""Where partitions begin, in bytes: everybody's alignment, and room for the boot loader behind an MBR."""
-BOOT_AREA = range(512, FIRST)
-"""Bytes behind an MBR that belong to no partition: the boot loader's."""
 _TAIL = MIB
 """Left free at the end of a disk: the second copy of a GPT."""
 _LOADER_SIZE = 48 * MIB

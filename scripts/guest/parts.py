@@ -7,11 +7,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.guest.cache import Cache, digest
+from pipeline import boot
+from pipeline.boot.cache import Cache, digest
+from pipeline.boot.initramfs import modules_of
+from pipeline.boot.kernel import find_kernel
+from pipeline.boot.packages import fetch, resolve, unpack
 from scripts.guest.initramfs import make_initramfs
-from scripts.guest.kernel import find_kernel
 from scripts.guest.keys import make_host_key, make_user_key
-from scripts.guest.packages import fetch, resolve, unpack
 from scripts.guest.userland import make_userland
 
 HERE = Path(__file__).parent
@@ -68,7 +70,7 @@ class Parts:
 def make_parts(cache: Cache) -> Parts:
     """The parts for the packages that this host's lists offer now. Call it while the cache is locked."""
     packages = resolve(_PACKAGES, sections=_SECTIONS)
-    identity = digest(packages, files=[*sorted(HERE.glob("*.py")), FILES])
+    identity = digest(packages, files=[*sorted(HERE.glob("*.py")), Path(boot.__file__).parent, FILES])
 
     def make(folder: Path) -> None:
         files = fetch(packages, cache.packages)
@@ -81,13 +83,12 @@ def make_parts(cache: Cache) -> Parts:
 def _fill(parts: Parts, packages: Path) -> None:
     kernel = find_kernel(packages)
     shutil.copy(kernel.image, parts.kernel)
-    lines = (FILES / "modules").read_text().splitlines()
     make_initramfs(
         parts.initramfs,
         busybox=packages / "bin/busybox",
         script=FILES / "initramfs/init",
         kernel=kernel,
-        modules=[line for line in lines if line and not line.startswith("#")],
+        modules=modules_of((FILES / "modules").read_text()),
     )
     shutil.copytree(packages / "usr/lib/grub", parts.grub)
     make_userland(parts.root, packages=packages, files=FILES / "root")

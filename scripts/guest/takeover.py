@@ -16,7 +16,7 @@ from pathlib import Path
 from importers.qemu import agent
 from importers.qemu.arguments import AGENT_SOCKET, QMP_SOCKET
 from importers.qemu.qmp import Qmp
-from scripts.guest.errors import GuestError
+from pipeline.boot.errors import MediumError
 
 CONSOLE = "console.log"
 _PID = "pid"
@@ -27,7 +27,7 @@ _NODE = "disk0"
 def start(folder: Path, disk: Path, *, ready: str, seconds: float = 120) -> None:
     """Boot `disk` (BIOS, raw) and return when `ready` is on its console; `folder` is empty and becomes the machine's.
 
-    Raises GuestError with the end of the console.
+    Raises MediumError with the end of the console.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "512"]
@@ -47,7 +47,7 @@ def start(folder: Path, disk: Path, *, ready: str, seconds: float = 120) -> None
         if process.poll() is not None or time.monotonic() > end:
             process.kill()
             said = console(folder)[-1500:] or (folder / "qemu.log").read_text(errors="replace")
-            raise GuestError(f"the machine in {folder} did not come up: {said}")
+            raise MediumError(f"the machine in {folder} did not come up: {said}")
         time.sleep(0.2)
 
 
@@ -78,10 +78,12 @@ def moment(folder: Path) -> Path:
 
 
 def tell(folder: Path, command: str) -> str:
-    """Run a shell command in the guest; its output. Raises GuestError when it fails."""
+    """Run a shell command in the guest; its output. Raises MediumError when it fails."""
     done = agent.run(folder, ["/bin/sh", "-c", command], stdin=b"", seconds=60, turn=nullcontext(), check=lambda: None)
     if done.exit_code:
-        raise GuestError(f"`{command}` ended with {done.exit_code} in the guest: {done.error.decode(errors='replace')}")
+        raise MediumError(
+            f"`{command}` ended with {done.exit_code} in the guest: {done.error.decode(errors='replace')}"
+        )
     return done.output.decode(errors="replace")
 
 

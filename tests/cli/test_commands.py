@@ -60,6 +60,8 @@ def test_an_incremental_sends_what_changed(repository: Path, disk: Path, change:
 
 def test_a_dry_run_sends_nothing(repository: Path, disk: Path, failback: Run) -> None:
     done = failback("export", "web", "--disk", disk, "--dry-run")
+    assert "an index that is not made in a dry run" in done.out
+    assert "of index" not in done.out
     assert done.code == 0
     assert "nothing was sent" in done.out
     assert failback("list", "--json").result["machines"] == []
@@ -307,3 +309,12 @@ def test_an_older_point_goes_into_the_same_place_by_its_difference(
     assert back["disks"][0]["mode"] == "refresh"
     assert 0 < back["disks"][0]["seconds"] <= back["seconds"]
     assert (out / "web-disk0.raw").read_bytes() == first
+
+
+def test_a_disk_comes_back_as_a_vmdk_stream(repository: Path, disk: Path, tmp_path: Path, failback: Run) -> None:
+    failback("export", "web", "--disk", disk)
+    done = failback("import", "web", "--out", tmp_path / "out", "--format", "vmdk-stream", "--json").result
+    [made] = done["disks"]
+    assert (made["target"], made["mode"]) == (str(tmp_path / "out" / "web-disk0.vmdk"), "full")
+    assert Path(made["target"]).read_bytes()[:4] == b"KDMV"
+    assert "unchanged" in failback("import", "web", "--out", tmp_path / "out", "--format", "vmdk-stream").out

@@ -453,3 +453,27 @@ def test_a_collector_that_slept_while_a_point_was_forgotten_and_collected_misses
     monkeypatch.setattr(slept, step, sleep)
     slept.run()
     restored(yard)
+
+
+def test_a_collector_that_slept_while_another_one_collected_says_so(yard: Yard) -> None:
+    """It is no damage, and nothing is named as missing."""
+    for turn in range(3):
+        poke(yard.source, turn * CHUNK, os.urandom(CHUNK))
+        yard.bench.export(yard.source, full=True)
+        yard.wait(7 * DAY)
+    slept: list[str] = []
+
+    def sleep(counters: Counters) -> None:
+        # The manifests are read, and their indexes are not.
+        if counters.done == 1 and not slept:
+            slept.append("for a day")
+            forget(yard.repository, yard.bench.point(2), reason="meanwhile")
+            yard.wait(25 * HOUR)
+            yard.collect()
+
+    with pytest.raises(CatalogueError, match="taken what it needs since this one began, 1 d 1 h ago") as said:
+        yard.collect(watch=sleep)
+    assert "nothing is wrong" in said.value.remedy
+    assert slept
+    yard.collect()
+    restored(yard)

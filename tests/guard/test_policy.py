@@ -14,11 +14,10 @@ from botocore.exceptions import ClientError
 from servers import s3_client
 
 from guard.conftest import SECRET, Make, Site
-from pipeline.errors import AccessDenied, FailbackError
+from pipeline.errors import FailbackError
 from pipeline.guard.policy import policy
 from pipeline.guard.rights import LISTING, RIGHTS, WHOLE_BUCKET
-from pipeline.store.address import S3Address, open_store
-from pipeline.store.base import Store
+from pipeline.store.address import S3Address
 
 
 def test_an_exporter_exports_lists_and_verifies_its_machine(make_site: Make, disk: Path) -> None:
@@ -85,11 +84,6 @@ def test_an_administrator_makes_the_repository(make_site: Make, disk: Path) -> N
     assert not list(site.keys("probe/"))
 
 
-# Each right, taken away alone. -----------------------------------------------------------------------------------
-
-OBJECT = {"put": "s3:PutObject", "get": "s3:GetObject", "delete": "s3:DeleteObject", "list": "s3:ListBucket"}
-
-
 def rights_of(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(action, key pattern below the bucket, the policy without this one right) of all that a policy grants."""
     for number, statement in enumerate(document["Statement"]):
@@ -106,132 +100,6 @@ def rights_of(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
             else:
                 less["Statement"][number]["Resource"] = rest
             yield action, place.split(":::", 1)[-1].partition("/")[2] if narrowed is None else place, less
-
-
-@pytest.mark.parametrize("role", ["exporter", "importer", "janitor"])
-def test_each_right_that_is_taken_away_is_missed_by_name(make_site: Make, role: str, disk: Path) -> None:
-    site = make_site()
-    site.good("repository", "init")
-    site.good("export", "web", "--disk", disk)
-    machines = ("--machine", "web") if role == "exporter" else ()
-    document = site.policy(role, *machines)
-    user = site.user(document)
-    tried = 0
-    for action, place, less in rights_of(document):
-        key = place.removeprefix(site.prefix + "/").removesuffix("*").replace("*", "web")
-        key = key if key.endswith(".json") else f"{key}none" if action != "s3:ListBucket" else key
-        site.become()
-        if action == "s3:GetObject" and not key.endswith(".json"):
-            site.s3.put_object(Bucket=site.bucket, Key=f"{site.prefix}/{key}", Body=b"x")
-        site.become(user)
-        site.change(user, document)
-        with opened(site) as store:
-            do(store, action, key)
-            site.change(user, less)
-            with pytest.raises(AccessDenied) as refused:
-                do(store, action, key)
-        assert f"{action} on {key}" in refused.value.message, (action, place)
-        assert "failback repository policy --role" in refused.value.remedy
-        tried += 1
-    assert tried == len([r for r in RIGHTS[role] if not r.versions])  # type: ignore[index]
-
-
-class opened:
-    """The store of a site without a layer that tries again."""
-
-    def __init__(self, site: Site) -> None:
-        self.store = open_store(site.address)
-
-    def __enter__(self) -> Store:
-        return self.store
-
-    def __exit__(self, *_: object) -> None:
-        self.store.close()
-
-
-def do(store: Store, action: str, key: str) -> None:
-    """The verb of the store that needs this right at this place."""
-    match action:
-        case "s3:PutObject":
-            store.put(key, b"x")
-        case "s3:GetObject":
-            store.get(key)
-        case "s3:DeleteObject":
-            store.delete_many([key])
-        case "s3:ListBucket":
-            list(store.list(key))
-        case _:
-            raise AssertionError(action)
-
-
-COMMANDS: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {
-    "exporter": {
-        ("s3:GetObject", "repository.json"): ("list",),
-        ("s3:GetObject", "keys/*"): ("list",),
-        ("s3:ListBucket", "features/*"): ("list",),
-        ("s3:ListBucket", "keys/*"): ("list",),
-        ("s3:ListBucket", "manifests/"): ("list",),
-        ("s3:ListBucket", "manifests/web/*"): ("list", "web"),
-        ("s3:GetObject", "manifests/web/*"): ("list", "web"),
-        ("s3:ListBucket", "tombstones/web/*"): ("list", "web"),
-        ("s3:ListBucket", "sessions/web/*"): ("export", "web"),
-        ("s3:PutObject", "sessions/web/*"): ("export", "web"),
-        ("s3:PutObject", "manifests/web/*"): ("export", "web"),
-        ("s3:PutObject", "packs/*"): ("export", "web"),
-        ("s3:PutObject", "pages/*"): ("export", "web"),
-        ("s3:GetObject", "pages/*"): ("verify", "web"),
-        ("s3:GetObject", "packs/*"): ("verify", "web"),
-    },
-    "importer": {
-        ("s3:GetObject", "repository.json"): ("list",),
-        ("s3:GetObject", "keys/*"): ("list",),
-        ("s3:ListBucket", "features/*"): ("list",),
-        ("s3:ListBucket", "keys/*"): ("list",),
-        ("s3:ListBucket", "manifests/*"): ("list", "web"),
-        ("s3:GetObject", "manifests/*"): ("list", "web"),
-        ("s3:ListBucket", "tombstones/*"): ("list", "web"),
-        ("s3:GetObject", "pages/*"): ("import", "web"),
-        ("s3:GetObject", "packs/*"): ("import", "web"),
-    },
-    "janitor": {
-        ("s3:PutObject", "tombstones/*"): ("forget", "web@1", "--reason", "x", "--force"),
-        ("s3:ListBucket", "tombstones/*"): ("forget", "web@1", "--reason", "x", "--force"),
-        ("s3:GetObject", "manifests/*"): ("forget", "web@1", "--reason", "x", "--force"),
-        ("s3:GetObject", "pages/*"): ("gc",),
-        ("s3:ListBucket", "packs/*"): ("gc",),
-        ("s3:ListBucket", "pages/*"): ("gc",),
-        ("s3:ListBucket", "sessions/*"): ("gc",),
-        ("s3:ListBucket", "holds/*"): ("gc",),
-        ("s3:PutObject", "gc/*"): ("gc",),
-        ("s3:PutObject", "holds/*"): ("hold", "web@1", "--reason", "x"),
-    },
-}
-"""A command that needs the right, where one of these does."""
-
-
-@pytest.mark.parametrize("role", sorted(COMMANDS))
-def test_a_command_that_lacks_a_right_says_which(make_site: Make, role: str, disk: Path, tmp_path: Path) -> None:
-    site = make_site()
-    site.good("repository", "init")
-    site.good("export", "web", "--disk", disk)
-    document = site.policy(role, *(("--machine", "web") if role == "exporter" else ()))
-    user = site.user(document)
-    left = dict(COMMANDS[role])
-    for action, place, less in rights_of(document):
-        place = place.removeprefix(site.prefix + "/")
-        command = left.pop((action, place), None)
-        if command is None:
-            continue
-        more: tuple[object, ...] = {
-            "export": ("--disk", disk, "--full"), "import": ("--out", tmp_path / f"out-{len(left)}")
-        }.get(command[0], ())  # fmt: skip
-        site.change(user, less)
-        site.become(user)
-        done = site.run(*command, *more)
-        assert done.code == 4, (action, place, done.out, done.err)
-        assert f"{action} on {place.removesuffix('*')}" in done.err, (action, place)
-        assert "failback repository policy --role" in done.err
-    assert not left
 
 
 def test_a_stolen_exporter_reaches_no_other_machine_and_deletes_nothing(make_site: Make, disk: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 # The builder is not installed: it is found from the top of the checkout.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from pipeline.boot.cache import default_folder
 from scripts.guest import GuestDisks, build_guest
-from scripts.guest.cache import default_folder
 
 _CACHE = default_folder()
 """Looked up before tests isolate themselves."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.boot.command import run as run_tool
 from scripts.guest import GuestDisks
-from scripts.guest.command import run as run_tool
 
 from .machine import Machine, run
 

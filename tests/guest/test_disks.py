@@ -17,14 +17,16 @@ from typing import Any
 import pytest
 import zstandard
 
+from pipeline.boot.cache import Cache
+from pipeline.boot.command import run
+from pipeline.boot.errors import MediumError
+from pipeline.boot.fat import make_fat
+from pipeline.boot.kernel import Kernel, with_needed
+from pipeline.boot.packages import resolve
 from pipeline.errors import UsageError
-from scripts.guest import GuestDisks, GuestError
+from scripts.guest import GuestDisks
 from scripts.guest.build import make_guest
-from scripts.guest.cache import Cache
-from scripts.guest.command import run
-from scripts.guest.filesystems import make_ext4, make_fat
-from scripts.guest.kernel import Kernel, with_needed
-from scripts.guest.packages import resolve
+from scripts.guest.filesystems import make_ext4
 from scripts.guest.partitions import Partition
 from scripts.guest.recipe import LAYOUTS, MIB, Recipe
 
@@ -130,7 +132,7 @@ def test_what_a_killed_builder_left_is_removed(build: Build, cache: Path) -> Non
 
 
 def test_the_cache_keeps_what_was_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.guest.cache._KEEP_BYTES", 3 * MIB)
+    monkeypatch.setattr("pipeline.boot.cache._KEEP_BYTES", 3 * MIB)
     cache = Cache(tmp_path)
 
     def fill(folder: Path) -> None:
@@ -208,12 +210,12 @@ def test_two_disks_cannot_share_a_file(tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_not_known_is_named() -> None:
-    with pytest.raises(GuestError, match="no-such-package-at-all"):
+    with pytest.raises(MediumError, match="no-such-package-at-all"):
         resolve(["no-such-package-at-all", "busybox-static"], sections=())
 
 
 def test_a_missing_tool_is_named_with_its_remedy() -> None:
-    with pytest.raises(GuestError, match=r"no-such-tool is not installed(?s:.*)scripts/setup/environment guest"):
+    with pytest.raises(MediumError, match=r"no-such-tool is not installed(?s:.*)scripts/setup/environment guest"):
         run("no-such-tool")
 
 
@@ -221,7 +223,7 @@ def test_a_tool_that_fails_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(MIB))
     big = tmp_path / "big"
     big.write_bytes(os.urandom(2 * MIB))
-    with pytest.raises(GuestError, match="mcopy failed"):
+    with pytest.raises(MediumError, match="mcopy failed"):
         make_fat(tmp_path / "disk", Partition("loader", 0, MIB), label="X", number=1, files={"big": big})
 
 
@@ -243,5 +245,5 @@ def test_modules_come_with_what_they_need_whatever_their_compression(tmp_path: P
         Path("kernel/bus_core.ko"): module("ring"),
         Path("kernel/ring.ko"): module("built_in"),
     }
-    with pytest.raises(GuestError, match="has no module missing"):
+    with pytest.raises(MediumError, match="has no module missing"):
         list(with_needed(kernel, ["missing"]))

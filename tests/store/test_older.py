@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from pipeline.errors import AccessDenied, CorruptObject, NotFound
-from pipeline.store.base import Version, Versions
+from pipeline.store.base import Locked, Version, Versions
 from pipeline.store.layer import Layer
 from pipeline.store.memory import MemoryStore
 from pipeline.store.older import older
@@ -31,7 +32,10 @@ class Kept(Versions):
             raise NotFound(version.key)
         return found
 
-    def delete_version(self, version: Version) -> None:
+    def walk(self, prefix: str, *, after: str = "") -> Iterator[Version]:
+        raise AssertionError("one key is asked for")
+
+    def delete_versions(self, versions: Iterable[Version]) -> list[Locked]:
         raise AssertionError("nothing is deleted here")
 
 

@@ -30,6 +30,7 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from blake3 import blake3
 from pydantic import Field, field_validator
 
 from manifests.machine import Model
@@ -88,7 +89,7 @@ class ExecHook(Hook[ExecSettings]):
 
     def look(self, subject: Subject, attempt: Attempt) -> Outcome:
         settings = self.settings
-        folder = subject.artifacts / safe_name(attempt.check)
+        folder = subject.artifacts / own_name(attempt.check)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
@@ -114,6 +115,12 @@ class ExecHook(Hook[ExecSettings]):
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(status, seen, kept, final=status == "not applicable")
+
+
+def own_name(check: str) -> str:
+    """Of the folder of a check. Two checks whose names differ in what a file name must not have do not share one."""
+    name = safe_name(check)
+    return name if name == check else f"{name}-{blake3(check.encode()).hexdigest(4)}"
 
 
 def document(subject: Subject, attempt: Attempt, ports: tuple[int, ...], folder: Path) -> dict[str, Any]:

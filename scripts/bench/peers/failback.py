@@ -1,6 +1,7 @@
 """failback: this program, with its default settings."""
 
 import shutil
+import sys
 from pathlib import Path
 
 from scripts.bench import tool
@@ -36,6 +37,11 @@ class Failback(Peer):
 
     def restore(self, target: Path) -> Command:
         return self._command("import", MACHINE, "--to", "files", "--out", str(target), "--quiet")
+
+    def upload(self, port: int, certificate: Path, *, level: int) -> Command:
+        """Send the disk as a VMDK stream to a sink on this machine."""
+        program = [sys.executable, "-m", "scripts.bench.upload", MACHINE, str(port), str(certificate)]
+        return Command([*program, "--level", str(level)], self._command().environment, tool.ROOT)
 
     @property
     def _key(self) -> str:

@@ -16,6 +16,7 @@ from pipeline.catalogue import Point
 from pipeline.home.control import Controller
 from pipeline.home.folder import Places
 from pipeline.mapping import Mapping, parse_mapping
+from pipeline.store.base import Store
 from pipeline.target import Abilities, Context, Importer, Place, Stage, marker_of
 from pipeline.wanted import Wanted, resolve
 
@@ -38,7 +39,7 @@ class Harness(ABC):
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.bench = Workbench(root / "bench")
+        self.bench = Workbench(root / "bench", self.store())
         self.state = root / "target"
         self.sources: dict[int, list[bytes]] = {}
         """Content of the disks at points 1 and 2."""
@@ -67,6 +68,10 @@ class Harness(ABC):
     def killed(self, nth: int, action: Callable[[], object]) -> bool:
         """Run `action`, but end it as a kill would before the `nth` thing (from 1) that it does to the platform, and at
         -nth right after it. False: it came to its end before."""
+
+    def store(self) -> Store | None:
+        """Of the repository; None: one in memory."""
+        return None
 
     def ran(self, importer: Importer, place: Place) -> None:
         """The machine runs, its guest writes to its first disk, and it is off again."""

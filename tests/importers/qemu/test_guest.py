@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from importers.qemu.process import running
 from manifests.machine import Machine, Nic
+from pipeline.boot.cache import default_folder
 from pipeline.errors import TargetError
 from pipeline.target import Build
 from qemu.bench import Bench, until
 from scripts.guest import build_guest
-from scripts.guest.cache import default_folder
 from scripts.guest.recipe import Firmware, Role
 
 _CACHE = default_folder()

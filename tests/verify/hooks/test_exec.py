@@ -20,6 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.target import Endpoint, Observation
 from pipeline.verify.checks import Check, hook_of
 from pipeline.verify.hook import Attempt
+from pipeline.verify.hooks.exec import own_name
 from pipeline.verify.process import run
 from verify.hooks.looking import Look
 
@@ -35,7 +36,8 @@ def test_the_program_gets_a_document_and_may_leave_files(subject: FakeSubject, l
     subject.machine = Machine(name="db-1", cpus=4, raw={"license": "private"})
     subject.observation = Observation("on", addresses=("10.0.2.15",), hostname="db")
     subject.endpoints = {5432: Endpoint("127.0.0.1", 40123, relayed=True)}
-    path = script(tmp_path, f'cat > document; cp document "{subject.artifacts}/looked-at/copy.json"; echo fine "$1"')
+    folder = subject.artifacts / own_name("looked at")
+    path = script(tmp_path, f'cat > document; cp document "{folder}/copy.json"; echo fine "$1"')
     outcome = look("exec", path=path, arguments=["a b"], ports=[5432, 53])
     assert (outcome.status, outcome.seen) == ("passed", "fine a b")
     (kept,) = outcome.artifacts
@@ -48,6 +50,17 @@ def test_the_program_gets_a_document_and_may_leave_files(subject: FakeSubject, l
     assert (document["version"], document["check"], document["attempt"]) == (1, "looked at", 1)
     assert (document["hostname"], document["addresses"], document["isolated"]) == ("db", ["10.0.2.15"], True)
     assert document["networks"][0]["name"] is None
+
+
+def test_two_checks_with_like_names_do_not_share_a_folder(subject: FakeSubject, tmp_path: Path) -> None:
+    text = """folder=$(sed 's/.*"artifacts": "\\([^"]*\\)".*/\\1/'); echo "$folder" > "$folder/where" """
+    hook = hook_of(Check(name="x", hook="exec", settings={"path": script(tmp_path, text)}))
+    names = ["a b", "a-b", "a/b", "a" * 130, "a" * 131]
+    kept = [hook.look(subject, Attempt(name, 1, 10.0)).artifacts for name in names]
+    assert len({paths[0] for paths in kept}) == len(names)
+    for [path] in kept:
+        assert path.read_text().strip() == str(path.parent.absolute()), "another check emptied it"
+    assert own_name("a-b") == "a-b"
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,95 @@
+"""Disks of a machine that is off, plugged into the worker and out again.
+
+They stay the machine's: its own configuration is not touched, and while the worker has them vSphere's locks keep the
+machine from being switched on. The worker gets them as independent disks, so that no snapshot of the worker comes
+between. Unplugging never deletes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from pyVmomi import vim
+
+from importers.vmware.connection import Connection
+from importers.vmware.vm import Vm, look, reconfigure
+from pipeline.errors import TargetBusy, TargetMismatch
+from pipeline.target import Control
+
+UNITS = tuple(unit for unit in range(16) if unit != 7)
+"""Of a SCSI controller; 7 is itself."""
+CONTROLLERS = 4
+MOST = CONTROLLERS * len(UNITS) - 1
+"""Disks that a worker holds at a time beside its own."""
+_FIRST_CONTROLLER, _FIRST_DISK = -101, -201
+
+
+def attached(worker: Vm, files: Collection[str]) -> list[str]:
+    """Those of the files that the worker has."""
+    there = {disk.file for disk in worker.disks}
+    return [file for file in files if file in there]
+
+
+def attach(connection: Connection, worker: Vm, control: Control, files: Sequence[str]) -> None:
+    """In one change. Those that it has stay. Raises TargetBusy when it is full or another machine uses one."""
+    there = {disk.file for disk in worker.disks}
+    missing = [file for file in dict.fromkeys(files) if file not in there]
+    if not missing:
+        return
+    changes: list[Any] = []
+    places = _places(worker, len(missing), changes)
+    device = vim.vm.device
+    for number, (file, (controller, unit)) in enumerate(zip(missing, places, strict=True)):
+        backing = device.VirtualDisk.FlatVer2BackingInfo(fileName=file, diskMode="independent_persistent")
+        disk = device.VirtualDisk(key=_FIRST_DISK - number, controllerKey=controller, unitNumber=unit, backing=backing)
+        changes.append(device.VirtualDeviceSpec(operation="add", device=disk))
+    spec = vim.vm.ConfigSpec(deviceChange=changes)
+    reconfigure(connection, worker.object, control, spec, f"cannot plug disks into the worker {worker.name}")
+
+
+def detach(connection: Connection, worker: Any, control: Control, files: Collection[str]) -> None:
+    """The worker no longer has any of the files; they stay on their datastores. Twice is the same."""
+    now = look(connection, worker)
+    if now is None:
+        return
+    disks = [disk for disk in now.disks if disk.file in files]
+    if not disks:
+        return
+    changes = [vim.vm.device.VirtualDeviceSpec(operation="remove", device=disk.device) for disk in disks]
+    spec = vim.vm.ConfigSpec(deviceChange=changes)
+    reconfigure(connection, worker, control, spec, f"cannot unplug disks from the worker {now.name}")
+
+
+def uuid_of(connection: Connection, worker: Any, file: str) -> str:
+    """The number by which the worker's system knows the disk. Raises TargetMismatch when it is not plugged in."""
+    now = look(connection, worker)
+    for disk in now.disks if now else ():
+        if disk.file == file and disk.uuid:
+            return disk.uuid
+    raise TargetMismatch(
+        f"{file} is not plugged into the worker", remedy="somebody unplugged it: run the same command again"
+    )
+
+
+def _places(worker: Vm, wanted: int, changes: list[Any]) -> list[tuple[int, int]]:
+    """Free (controller key, unit) of PVSCSI controllers; those that are missing are added to `changes`."""
+    kind = vim.vm.device.ParaVirtualSCSIController
+    scsi = [d for d in worker.devices if isinstance(d, vim.vm.device.VirtualSCSIController)]
+    taken = {(int(d.controllerKey or 0), int(d.unitNumber or 0)) for d in worker.devices if d.controllerKey}
+    own = sorted((d for d in scsi if isinstance(d, kind)), key=lambda d: int(d.busNumber))
+    free = [(int(d.key), unit) for d in own for unit in UNITS if (int(d.key), unit) not in taken]
+    buses = [bus for bus in range(CONTROLLERS) if bus not in {int(d.busNumber) for d in scsi}]
+    number = 0
+    while len(free) < wanted and buses:
+        key = _FIRST_CONTROLLER - number
+        controller = kind(key=key, busNumber=buses.pop(0), sharedBus="noSharing")
+        changes.append(vim.vm.device.VirtualDeviceSpec(operation="add", device=controller))
+        free += [(key, unit) for unit in UNITS]
+        number += 1
+    if len(free) < wanted:
+        raise TargetBusy(
+            f"the worker {worker.name} has no room for {wanted} more disks",
+            remedy="wait until other machines are staged, or unplug what was forgotten there",
+        )
+    return free[:wanted]

@@ -1,0 +1,80 @@
+"""A network that leads nowhere, for machines that are tried out.
+
+Either a port group that the mapping names (somebody made it, and we look that it is there), or one of our own: a
+standard switch without any uplink on the machine's host, and a port group on it. Ours stays: it costs nothing, is found
+by name, and others may be in it. Where we may not make one the adapters' cables are pulled, and that is said.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyVmomi import vim, vmodl
+
+from importers.vmware.connection import Connection
+from importers.vmware.faults import CUT, REFUSED, explain
+from importers.vmware.inventory import Site
+from importers.vmware.networks import PortGroup, all_networks, find_network
+from importers.vmware.options import VmwareOptions
+from importers.vmware.properties import values_of
+from importers.vmware.vm import Vm
+from pipeline.errors import TargetError
+from pipeline.target import Control
+
+NAME = "failback-isolated"
+PORTS = 128
+
+
+def isolated_network(
+    connection: Connection, site: Site, options: VmwareOptions, vm: Vm, control: Control
+) -> PortGroup | None:
+    """None: there is none, and none can be made. Raises NoChoice for one that the mapping names and that is not there,
+    TargetError for one of our name that has an uplink."""
+    if options.isolated:
+        return find_network(connection, site, options.isolated)
+    host = values_of(connection, vm.object, "runtime.host").get("runtime.host")
+    if host is None:
+        return None
+    try:
+        _make(connection, host)
+    except (vim.fault.NoPermission, vim.fault.RestrictedVersion, vmodl.fault.NotSupported) as fault:
+        why = explain(fault, f"cannot make a network without uplink for {vm.name}")
+        control.tell(f"{why.message}; the cables of its adapters are pulled (name one with `isolated` in the options)")
+        return None
+    there = [n for n in all_networks(connection, site) if n.name == NAME and n.kind == "standard"]
+    ours = [n for n in there if not n.hosts or str(host._moId) in n.hosts]
+    return ours[0] if ours else None
+
+
+def _make(connection: Connection, host: Any) -> None:
+    """Once: what is there already is looked at, not made again."""
+    system = values_of(connection, host, "configManager.networkSystem")["configManager.networkSystem"]
+    info = connection.ask(lambda: system.networkInfo, "cannot read the networks of the host")
+    switches = {str(switch.name): switch for switch in info.vswitch or ()}
+    switch = switches.get(NAME)
+    if switch is not None and switch.pnic:
+        raise TargetError(
+            f"the switch {NAME} has an uplink ({', '.join(map(str, switch.pnic))}): nothing is isolated on it",
+            remedy="take the uplink off it, or name an isolated port group with `isolated` in the options",
+        )
+    about = f"cannot make the switch {NAME}"
+    if switch is None:
+        _once(
+            connection,
+            lambda: system.AddVirtualSwitch(NAME, vim.host.VirtualSwitch.Specification(numPorts=PORTS)),
+            about,
+        )
+    if not any(str(group.spec.name) == NAME for group in info.portgroup or ()):
+        spec = vim.host.PortGroup.Specification(name=NAME, vlanId=0, vswitchName=NAME, policy=vim.host.NetworkPolicy())
+        _once(connection, lambda: system.AddPortGroup(spec), about)
+
+
+def _once(connection: Connection, order: Any, about: str) -> None:
+    try:
+        connection.asked(order)
+    except vim.fault.AlreadyExists:
+        return
+    except (vim.fault.NoPermission, vim.fault.RestrictedVersion, vmodl.fault.NotSupported):
+        raise
+    except (REFUSED, *CUT) as fault:
+        raise explain(fault, about) from fault

@@ -1,0 +1,175 @@
+"""Disks made equal to a recovery point by the bulk path: a machine imported whole, beside that of an earlier point."""
+
+from __future__ import annotations
+
+import uuid
+
+from pyVmomi import vim
+
+from importers.vmware import guard
+from importers.vmware.bulk import ATTEMPTS, import_disks, take_away
+from importers.vmware.connection import Connection
+from importers.vmware.find import MACHINE, NAME, SEQUENCE, SLOTS, Found, find, marker_of_slot
+from importers.vmware.inventory import find_folder, find_site
+from importers.vmware.machines import machine_called
+from importers.vmware.options import VmwareOptions
+from importers.vmware.plan import Plan, plan_machine
+from importers.vmware.spec import import_spec
+from importers.vmware.vm import Vm, destroy, look, options_of, reconfigure
+from pipeline.catalogue import Point
+from pipeline.errors import LengthExceeded, TargetBusy, TargetMismatch, TargetUnavailable
+from pipeline.place import DiskRestored, Stage
+from pipeline.progress import Counters
+from pipeline.target import Context
+from pipeline.wanted import Wanted
+
+_TEMPORARY = "{name}.failback-{sequence}-{slot}"
+"""Name of a machine while it is imported: the earlier one may still have the name that it gets."""
+
+
+def stage_bulk(
+    connection: Connection, context: Context, options: VmwareOptions, found: Found, point: Point, wanted: Wanted
+) -> Stage:
+    """Nothing when the disks hold the point and the guard is whole."""
+    journal = context.journal(found.marker)
+    for vm in found.rest:
+        take_away(connection, vm, journal, context.control)
+    reason = differs(connection, context, found, point)
+    if not reason and found.stage is not None:
+        return unchanged(connection, context, options, found, point, wanted)
+    plan = plan_machine(connection, point.manifest, wanted, options)
+    context.control.tell(f"importing {point.manifest.label} as a whole: {reason}")
+    made, done = _imported(connection, context, plan, found, point, wanted)
+    if found.vm is not None:
+        destroy(connection, found.vm, context.control)
+    rename(connection, context, found.marker, made, options, wanted)
+    stage = find(connection, found.marker, journal).stage
+    if stage is None:
+        raise TargetMismatch(f"{wanted.name} is gone", remedy="somebody removed it: run the same command again")
+    return Stage(stage.machine, stage.sequence, stage.guard, tuple(done), ref=stage.ref)
+
+
+def differs(connection: Connection, context: Context, found: Found, point: Point) -> str:
+    if found.vm is None or found.stage is None:
+        return "nothing of it is there"
+    if found.stage.sequence != point.manifest.sequence:
+        return f"it holds @{found.stage.sequence}"
+    return guard.broken(connection, found.vm, context.journal(found.marker), found.guard)
+
+
+def unchanged(
+    connection: Connection, context: Context, options: VmwareOptions, found: Found, point: Point, wanted: Wanted
+) -> Stage:
+    """The stage that is there, under the name that it shall have."""
+    stage = found.stage
+    assert stage is not None, "it was looked for"
+    assert found.vm is not None, "it has the stage"
+    rename(connection, context, found.marker, found.vm, options, wanted)
+    disks = tuple(
+        DiskRestored(
+            disk.number,
+            f"disk {disk.number}",
+            "unchanged",
+            "it holds this point",
+            disk.digest,
+            "proved when it was staged; nobody changed the machine since",
+            Counters(phase="stream", disk=f"disk {disk.number}", total=disk.size),
+        )
+        for disk in point.manifest.disks
+    )
+    return Stage(stage.machine, stage.sequence, stage.guard, disks, ref=stage.ref)
+
+
+def _imported(
+    connection: Connection, context: Context, plan: Plan, found: Found, point: Point, wanted: Wanted
+) -> tuple[Vm, list[DiskRestored]]:
+    """Marked as complete, and trusted from now on, when it returns."""
+    journal = context.journal(found.marker)
+    taken = {found.vm.instance.lower()} if found.vm else set()
+    slot = next(slot for slot in SLOTS if str(marker_of_slot(found.marker, slot)) not in taken)
+    marker = marker_of_slot(found.marker, slot)
+    manifest = point.manifest
+    name = _TEMPORARY.format(name=wanted.name, sequence=manifest.sequence, slot=slot)
+    spec = import_spec(plan.spec(wanted.name, marker, found.marker, {}, meanwhile=name))
+    pool, folder, host = plan.site.pool.object, plan.folder.object, plan.host
+    level = plan.options.compression
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            machine, done = import_disks(
+                connection,
+                context,
+                plan.options,
+                journal,
+                point,
+                plan.choice.slots,
+                lambda: pool.ImportVApp(spec, folder, host),
+                level=level,
+            )
+            break
+        except (TargetUnavailable, TargetBusy, LengthExceeded) as error:
+            level = 0 if isinstance(error, LengthExceeded) else level
+            rest = find(connection, found.marker, journal).rest
+            # Busy by our own doing: what a dead command had asked for came to be only after we had looked.
+            if attempt == ATTEMPTS or (isinstance(error, TargetBusy) and not rest):
+                raise
+            context.control.tell(f"{error.message}; again from the beginning ({attempt + 1} of {ATTEMPTS})")
+        for vm in rest:
+            take_away(connection, vm, journal, context.control)
+    made = look(connection, machine)
+    if made is None or [disk.size for disk in made.disks] != [disk.size for disk in plan.disks]:
+        raise TargetMismatch(
+            f"what vSphere made of {manifest.label} has other disks than were asked for",
+            remedy="look at the machine in the vSphere client; `failback clean` removes it",
+        )
+    marks = options_of({SEQUENCE: str(manifest.sequence), MACHINE: manifest.machine.name, NAME: wanted.name})
+    reconfigure(
+        connection,
+        machine,
+        context.control,
+        vim.vm.ConfigSpec(extraConfig=marks),
+        f"cannot mark {name} as complete",
+    )
+    made = look(connection, machine)
+    if made is None:
+        raise TargetMismatch(f"{name} is gone", remedy="somebody removed it: run the same command again")
+    guard.note(connection, made, journal)
+    return made, done
+
+
+def rename(
+    connection: Connection, context: Context, place: uuid.UUID, vm: Vm, options: VmwareOptions, wanted: Wanted
+) -> None:
+    """Raises TargetBusy when somebody else has that name there."""
+    name = wanted.name
+    if vm.name == name:
+        return
+    folder = find_folder(connection, find_site(connection, options), wanted.folder)
+    other = machine_called(connection, folder, name)
+    if other is not None and other != vm.object:
+        raise TargetBusy(
+            f"there is another machine called {name} in the folder {folder.name}",
+            remedy="give ours another `name` or `folder` in the mapping, or rename that one",
+        )
+    journal = context.journal(place)
+    token = guard.token_of(journal)
+    spec = vim.vm.ConfigSpec(name=name, extraConfig=options_of({NAME: name}))
+    reconfigure(connection, vm.object, context.control, spec, f"cannot name {vm.name} {name}")
+    now = look(connection, vm.object)
+    if now is not None and guard.same_disks(now, journal):
+        guard.note(connection, now, journal, token)
+
+
+def forecast_bulk(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
+    """What `stage_bulk` would send."""
+    reason = differs(connection, context, found, point) if found else "nothing of it is there"
+    forecast = []
+    for disk in point.manifest.disks:
+        counters = Counters(phase="stream", disk=f"disk {disk.number}", total=disk.size)
+        mode = "full" if reason else "unchanged"
+        length = disk.live_bytes if reason else 0
+        forecast.append(
+            DiskRestored(
+                disk.number, f"disk {disk.number}", mode, reason, disk.digest, "dry run", counters, to_move=length
+            )
+        )
+    return forecast

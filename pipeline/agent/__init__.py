@@ -1,0 +1,1 @@
+"""The one program that runs elsewhere, and how it is told what to do: signed documents in a bucket."""

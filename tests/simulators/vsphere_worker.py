@@ -1,0 +1,88 @@
+"""A worker machine of the stand-in whose system is this host: what is plugged into it appears here as a block device.
+
+The machine is switched on at the stand-in, which locks its disks as a real one would. A thread does what a kernel does:
+disks that are plugged in become loop devices with the disk's UUID as serial number, and go when they are unplugged.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from agent.conftest import numbered
+from pyVmomi import vim
+
+from simulators.vsphere_client import Client
+from simulators.vsphere_server import VSphere
+
+NAME = "the-worker"
+LOOK_SECONDS = 0.1
+
+
+def make_worker(client: Client) -> Any:
+    """A machine with a PVSCSI controller and no disk, switched on."""
+    controller = vim.vm.device.ParaVirtualSCSIController(key=1000, busNumber=0, sharedBus="noSharing")
+    spec = vim.vm.ConfigSpec(
+        name=NAME,
+        guestId="debian11_64Guest",
+        numCPUs=1,
+        memoryMB=1024,
+        files=vim.vm.FileInfo(vmPathName="[LocalDS_0]"),
+        deviceChange=[vim.vm.device.VirtualDeviceSpec(operation="add", device=controller)],
+    )
+    machine = client.create(spec)
+    client.wait(machine.PowerOnVM_Task(None))
+    return machine
+
+
+class Kernel:
+    """Plugs and unplugs. `paused` while a test wants a disk not to be seen yet."""
+
+    def __init__(self, server: VSphere, name: str = NAME) -> None:
+        self._server, self._name = server, name
+        self._there: dict[str, ExitStack] = {}
+        self._ended = threading.Event()
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="kernel", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        for stack in self._there.values():
+            stack.close()
+        if self.failure is not None and kind is None:
+            raise self.failure
+
+    def _run(self) -> None:
+        try:
+            while not self._ended.wait(LOOK_SECONDS):
+                self._look()
+        except BaseException as error:  # noqa: BLE001 - told at the end
+            self.failure = error
+
+    def _look(self) -> None:
+        machine = self._server.report()["machines"].get(self._name)
+        now = {disk["file"]: disk["uuid"].replace("-", "") for disk in machine["disks"]} if machine else {}
+        for file in self._there.keys() - now.keys():
+            self._there.pop(file).close()
+        for file in now.keys() - self._there.keys():
+            with ExitStack() as stack:
+                stack.enter_context(numbered(Path(file), now[file]))
+                self._there[file] = stack.pop_all()
+
+
+@contextmanager
+def worker_of(server: VSphere, client: Client) -> Iterator[Kernel]:
+    make_worker(client)
+    with Kernel(server) as kernel:
+        yield kernel
