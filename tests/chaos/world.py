@@ -102,11 +102,13 @@ class World:
         threads = [threading.Thread(target=self._live, args=item, name=item[0]) for item in turns.items()]
         for thread in threads:
             thread.start()
-        self._over.wait(seconds)
-        self._over.set()
-        self.weather.end()
-        for thread in threads:
-            thread.join()
+        try:
+            self._over.wait(seconds)
+        finally:
+            self._over.set()
+            self.weather.end()
+            for thread in threads:
+                thread.join()
         self.check()
 
     def _live(self, name: str, turn: Callable[[], None]) -> None:
