@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,7 @@ STEPS = {
 
 
 def work_until_done(site: Site, code: str, number: int) -> None:
-    """The agent, until it has reported the end of this order."""
+    """The agent, until it has reported the end of this order, or a time that is far too long."""
     pairing = PairingCode.decode(code)
     journal = Journal(site.root / "agent", pairing.agent)
     program = AgentProgram(
@@ -46,8 +47,12 @@ def work_until_done(site: Site, code: str, number: int) -> None:
     )
     program.answer()
 
+    deadline = time.monotonic() + 120
+
     def watch() -> None:
         while not (journal.handled >= number and not journal.taken() and not journal.unsent()):
+            if time.monotonic() > deadline:
+                break
             threading.Event().wait(0.01)
         program.stop()
 
