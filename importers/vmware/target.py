@@ -147,8 +147,20 @@ class VmwareImporter:
             return "the machine with the disks is gone"
         if KEPT in vm.marks:
             return "what the machine wrote was merged into the disks"
-        journal = self._context.journal(uuid.UUID(stage.ref["marker"]))
+        marker = uuid.UUID(stage.ref["marker"])
+        journal = self._context.journal(marker)
+        if layer.layer_of(vm, marker) is not None:
+            return self._below(vm, marker, stage)
         return guard.broken(self._connection, vm, journal, stage.guard)
+
+    def _below(self, vm: Vm, marker: uuid.UUID, stage: Stage) -> str:
+        """`check` while a machine of ours is built on the disks: what changes it lands in its own layer."""
+        journal = self._context.journal(marker)
+        if others := layer.foreign(vm, marker):
+            return f"there is a snapshot of {vm.name} that is not ours: {others[0]!r}"
+        if not guard.same_disks(vm, journal) or guard.token_of(journal) != stage.guard:
+            return f"the disks below {vm.name} are not those that were staged"
+        return ""
 
     # -- the machine -----------------------------------------------------------------------------------------------
 

@@ -369,3 +369,16 @@ def test_a_keep_that_was_cut_short_is_completed_and_never_taken_for_a_stage(laye
             assert kept.state == "kept"
             assert layered.machine_content(kept, 0) == written
             importer.remove(layered.marker)
+
+
+def test_a_layer_of_ours_does_not_make_the_stage_below_it_suspect(layered: Harness) -> None:
+    with layered.open() as importer:
+        place, _build = built(layered, importer)
+        assert place.stage is not None
+        assert importer.check(place.stage) == ""
+        things = layered.things()
+    with layered.open() as importer:
+        found = layered.found(importer)
+        assert found.stage is not None
+        assert importer.check(found.stage) == ""
+        assert layered.things() == things
