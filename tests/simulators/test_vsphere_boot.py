@@ -16,8 +16,7 @@ from pyVmomi import vim
 # The builder is not installed: it is found from the top of the checkout.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.guest.cache import default_folder
-
+from pipeline.boot.cache import default_folder
 from scripts.guest import GuestDisks, build_guest
 from simulators.vsphere_client import (
     DISK_BYTES,
