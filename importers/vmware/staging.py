@@ -15,7 +15,7 @@ from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import Plan, plan_machine
 from importers.vmware.spec import import_spec
-from importers.vmware.vm import Vm, destroy, look, options_of, reconfigure
+from importers.vmware.vm import Vm, destroy, look, options_of, put_marks, reconfigure
 from pipeline.catalogue import Point
 from pipeline.errors import LengthExceeded, TargetBusy, TargetMismatch, TargetUnavailable
 from pipeline.place import DiskRestored, Stage
@@ -121,14 +121,8 @@ def _imported(
             f"what vSphere made of {manifest.label} has other disks than were asked for",
             remedy="look at the machine in the vSphere client; `failback clean` removes it",
         )
-    marks = options_of({SEQUENCE: str(manifest.sequence), MACHINE: manifest.machine.name, NAME: wanted.name})
-    reconfigure(
-        connection,
-        machine,
-        context.control,
-        vim.vm.ConfigSpec(extraConfig=marks),
-        f"cannot mark {name} as complete",
-    )
+    marks = {SEQUENCE: str(manifest.sequence), MACHINE: manifest.machine.name, NAME: wanted.name}
+    put_marks(connection, machine, context.control, marks)
     made = look(connection, machine)
     if made is None:
         raise TargetMismatch(f"{name} is gone", remedy="somebody removed it: run the same command again")
@@ -153,7 +147,7 @@ def rename(
     journal = context.journal(place)
     token = guard.token_of(journal)
     spec = vim.vm.ConfigSpec(name=name, extraConfig=options_of({NAME: name}))
-    reconfigure(connection, vm.object, context.control, spec, f"cannot name {vm.name} {name}")
+    reconfigure(connection, vm.object, context.control, spec, f"cannot name {vm.name} {name}", lambda v: v.name == name)
     now = look(connection, vm.object)
     if now is not None and guard.same_disks(now, journal):
         guard.note(connection, now, journal, token)

@@ -6,7 +6,8 @@ lost, and a snapshot that is reverted takes those back that were set after it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +17,12 @@ from importers.vmware.connection import Connection
 from importers.vmware.faults import REFUSED, explain
 from importers.vmware.properties import values_of
 from importers.vmware.tasks import wait
-from pipeline.errors import TargetMismatch
+from pipeline.errors import TargetMismatch, TargetUnavailable
 from pipeline.target import Control
 
 PREFIX = "failback."
+LOOKS = 5
+"""A second apart, for a change whose answer was lost to be seen."""
 _PATHS = (
     "name",
     "config.instanceUuid",
@@ -112,7 +115,11 @@ def look(connection: Connection, machine: Any) -> Vm | None:
 def put_marks(connection: Connection, machine: Any, control: Control, marks: Mapping[str, str]) -> None:
     """Durable when it returns. An empty value takes a mark away. The same twice is the same."""
     spec = vim.vm.ConfigSpec(extraConfig=options_of(marks))
-    reconfigure(connection, machine, control, spec, f"cannot mark the machine {machine._moId}")
+
+    def done(vm: Vm) -> bool:
+        return all(vm.marks.get(key, "") == value for key, value in marks.items())
+
+    reconfigure(connection, machine, control, spec, f"cannot mark the machine {machine._moId}", done)
 
 
 def options_of(marks: Mapping[str, str]) -> list[Any]:
@@ -120,9 +127,26 @@ def options_of(marks: Mapping[str, str]) -> list[Any]:
     return [vim.option.OptionValue(key=PREFIX + key, value=value) for key, value in marks.items()]
 
 
-def reconfigure(connection: Connection, machine: Any, control: Control, spec: Any, about: str) -> None:
-    """ReconfigVM_Task, to its end: all of the spec, or nothing."""
-    wait(connection, connection.order(lambda: machine.ReconfigVM_Task(spec), about), control, about, machine=machine)
+def reconfigure(
+    connection: Connection,
+    machine: Any,
+    control: Control,
+    spec: Any,
+    about: str,
+    done: Callable[[Vm], bool] | None = None,
+) -> None:
+    """ReconfigVM_Task, to its end: all of the spec, or nothing. `done` tells, when the answer was lost, whether it took
+    effect."""
+    try:
+        task = connection.order(lambda: machine.ReconfigVM_Task(spec), about)
+        wait(connection, task, control, about, machine=machine)
+    except TargetUnavailable:
+        for _ in range(LOOKS if done is not None else 0):
+            now = look(connection, machine)
+            if now is not None and done is not None and done(now):
+                return
+            time.sleep(1.0)
+        raise
 
 
 def destroy(connection: Connection, vm: Vm, control: Control) -> None:
