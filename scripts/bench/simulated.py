@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from blake3 import blake3
 
 from manifests.directory import PageDirectory
 from manifests.envelope import Kind, seal_by_id
@@ -121,8 +122,9 @@ def _machine(repository: Repository, name: str, ids: np.ndarray, points: int, dr
             time="2026-01-01T00:00:00Z", tool="benchmark", run=f"{sequence:010d}-0001", consistency="crash",
             disks=(disk,),
         )  # fmt: skip
-        repository.store.put(manifest_key(name, sequence), manifest.encode(repository.sealing))
-        parent = Parent(sequence=sequence, manifest="0" * 64)
+        data = manifest.encode(repository.sealing)
+        repository.store.put(manifest_key(name, sequence), data)
+        parent = Parent(sequence=sequence, manifest=blake3(data).hexdigest())
 
 
 def _directory(repository: Repository, positions: int, draw: np.random.Generator) -> str:
