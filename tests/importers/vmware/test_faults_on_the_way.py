@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from simulators.vsphere_server import VSphere, run_vsphere
 # The harness of the contract suite beside us.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from contract.vmware import VmwareHarness
+from contract.vmware import VmwareHarness, VmwareWorkerHarness
 
 from pipeline.errors import TargetError, TargetFull, TargetUnavailable
 from pipeline.target import Stage
@@ -135,3 +136,22 @@ def test_a_lost_answer_makes_no_second_layer_and_no_second_start(
         assert harness.equals(place.stage, 1)
     server.clear_rules()
     assert [thing.partition(" ")[0] for thing in harness.things()] == ["disk", "disk", "machine"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="loop devices need root")
+@pytest.mark.parametrize("skip", range(4))
+def test_a_lost_answer_while_a_worker_writes_costs_nothing_but_the_next_try(
+    tmp_path: Path, server: VSphere, skip: int
+) -> None:
+    """Marking, plugging in, unplugging, marking: whichever answer is lost, the disks are refreshed, not read again."""
+    with contextlib.ExitStack() as stack:
+        harness = VmwareWorkerHarness(tmp_path, server, stack)
+        stage(harness)
+        server.rule("ReconfigVM_Task", "lose", skip=skip)
+        with contextlib.suppress(TargetUnavailable):
+            stage(harness, 2)
+        server.clear_rules()
+        done = stage(harness, 2)
+        assert {disk.mode for disk in done.disks} <= {"refresh", "unchanged"}
+        assert harness.equals(done, 2)
+        assert [thing.partition(" ")[0] for thing in harness.things()] == ["disk", "disk", "machine"]
