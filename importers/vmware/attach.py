@@ -20,15 +20,7 @@ from pipeline.target import Control
 UNITS = tuple(unit for unit in range(16) if unit != 7)
 """Of a SCSI controller; 7 is itself."""
 CONTROLLERS = 4
-MOST = CONTROLLERS * len(UNITS) - 1
-"""Disks that a worker holds at a time beside its own."""
 _FIRST_CONTROLLER, _FIRST_DISK = -101, -201
-
-
-def attached(worker: Vm, files: Collection[str]) -> list[str]:
-    """Those of the files that the worker has."""
-    there = {disk.file for disk in worker.disks}
-    return [file for file in files if file in there]
 
 
 def attach(connection: Connection, worker: Vm, control: Control, files: Sequence[str]) -> None:

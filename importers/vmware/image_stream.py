@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.progress import Counters
 from pipeline.writers.vmdk_grain import STORED, length_of, stored
 from pipeline.writers.vmdk_stream import GRAIN, TABLE_GRAINS, Shape, StreamEncoder
 
@@ -28,23 +27,18 @@ class ImageStream:
         used = [number for number, _data in self._grains()]
         tables = len({number // TABLE_GRAINS for number in used})
         self.length: int | None = self._shape.length(len(used) * STORED, tables)
-        self.counters = Counters(phase="stream", disk=self.name, total=self.size)
-        self._sha1 = ""
+        self._digest = hashlib.sha1()
 
     def __iter__(self) -> Generator[bytes]:
-        digest = hashlib.sha1()
-        self.counters = Counters(phase="stream", disk=self.name, total=self.size)
+        self._digest = hashlib.sha1()
         encoder = StreamEncoder(self._shape, name="worker.vmdk", cid=1, adapter="lsilogic")
         for block in self._blocks(encoder):
-            digest.update(block)
-            self.counters.sent += len(block)
+            self._digest.update(block)
             yield block
-        self._sha1 = digest.hexdigest()
 
-    def digest(self, name: str = "sha1") -> str:
-        if name != "sha1" or not self._sha1:
-            raise RuntimeError(f"{self.name}: no {name} of the stream is known")
-        return self._sha1
+    def sha1(self) -> str:
+        """Of what was sent last."""
+        return self._digest.hexdigest()
 
     def _blocks(self, encoder: StreamEncoder) -> Iterator[bytes]:
         yield encoder.front()

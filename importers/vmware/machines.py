@@ -9,7 +9,7 @@ from pyVmomi import vim
 
 from importers.vmware.connection import Connection
 from importers.vmware.inventory import Entity
-from importers.vmware.properties import children, values_of
+from importers.vmware.properties import children
 from pipeline.errors import TargetMismatch
 
 
@@ -41,9 +41,3 @@ def machine_called(connection: Connection, folder: Entity, name: str) -> Any | N
 def machines_called(connection: Connection, root: Any, name: str) -> list[Any]:
     """Machines of that name anywhere below `root`."""
     return [thing for thing, v in children(connection, root, vim.VirtualMachine, "name") if v.get("name") == name]
-
-
-def marker_of_machine(connection: Connection, machine: Any) -> uuid.UUID | None:
-    """Its instance UUID."""
-    text = values_of(connection, machine, "config.instanceUuid").get("config.instanceUuid")
-    return uuid.UUID(text) if text else None

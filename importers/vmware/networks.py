@@ -11,7 +11,7 @@ from pyVmomi import vim
 from importers.vmware.choice import choose
 from importers.vmware.connection import Connection
 from importers.vmware.inventory import Entity, Site
-from importers.vmware.properties import children, values_of, values_of_all
+from importers.vmware.properties import children, values_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,6 @@ def backing_of(connection: Connection, network: PortGroup) -> Any:
 def hosts_without(network: PortGroup, site: Site) -> list[str]:
     """Names of the site's usable hosts that do not have it."""
     return [host.name for host in site.usable if network.hosts and host.id not in network.hosts]
-
-
-def names_of(connection: Connection, networks: list[Any]) -> list[str]:
-    return [unquote(v.get("name", "")) for v in values_of_all(connection, networks, "name")]
 
 
 def _plain(thing: Any, values: Any) -> PortGroup:

@@ -19,13 +19,13 @@ from importers.vmware import guard
 from importers.vmware.attach import attach, detach, uuid_of
 from importers.vmware.bulk import take_away
 from importers.vmware.connection import Connection
-from importers.vmware.find import EMPTY, MACHINE, NAME, SEQUENCE, SLOTS, STAGING, Found, find, marker_of_slot
+from importers.vmware.find import EMPTY, MACHINE, NAME, SEQUENCE, SLOTS, STAGING, Found, marker_of_slot
 from importers.vmware.hardware import rounded
 from importers.vmware.inventory import find_site
 from importers.vmware.machines import find_machine
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import plan_machine
-from importers.vmware.staging import differs, rename, unchanged
+from importers.vmware.staging import differs, rename, staged, unchanged
 from importers.vmware.tasks import wait
 from importers.vmware.vm import Vm, destroy, look, put_marks
 from importers.vmware.worker import Worker, ready_worker
@@ -46,10 +46,13 @@ SEEN_SECONDS = 60.0
 LOOK_SECONDS = 0.5
 
 
+AGENT_KNOWS, NOTHING = -1, -2
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The value of the mark STAGING. `held`: sequence of the point that the disks surely hold, 0: zeros, -1: what the
-    agent knows counts, -2: nothing does."""
+    """The value of the mark STAGING. `held`: sequence of the point that the disks surely hold, 0: zeros; AGENT_KNOWS:
+    what the agent itself knows counts; NOTHING: not even that."""
 
     sequence: int
     word: str
@@ -64,9 +67,6 @@ class Attempt:
             return None
         sequence, word, held = json.loads(text)
         return cls(int(sequence), str(word), int(held))
-
-
-AGENT_KNOWS, NOTHING = -1, -2
 
 
 def stage_by_worker(
@@ -108,10 +108,7 @@ def stage_by_worker(
     rename(connection, context, found.marker, now, options, wanted)
     clock.lap("mark")
     control.tell(f"where the time went: {clock}")
-    stage = find(connection, found.marker, journal).stage
-    if stage is None:
-        raise TargetMismatch(f"{wanted.name} is gone", remedy="somebody removed it: run the same command again")
-    return Stage(stage.machine, stage.sequence, stage.guard, tuple(done), ref=stage.ref)
+    return staged(connection, context, options, found.marker, done, wanted)
 
 
 def forecast_worker(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
@@ -192,6 +189,7 @@ def _create(
     plan = plan_machine(connection, point.manifest, wanted, options)
     marker = marker_of_slot(found.marker, slot)
     name = wanted.name if found.vm is None else f"{wanted.name}.failback-{point.manifest.sequence}-{slot}"
+    plan.make_folders(connection, wanted.name, marker, context.journal(found.marker))
     spec = plan.spec(wanted.name, marker, found.marker, {f"failback.{STAGING}": EMPTY}, meanwhile=name)
     about = f"cannot create the machine {name}"
     try:

@@ -12,15 +12,17 @@ from pyVmomi import vim
 from importers.vmware.connection import Connection
 from importers.vmware.datastores import Datastore, all_datastores, find_datastore
 from importers.vmware.environment import look_around
+from importers.vmware.folders import folders_needed, make_folders
 from importers.vmware.hardware import Choice, choose_hardware
 from importers.vmware.inventory import Entity, Site, check_usable, find_folder, find_site
 from importers.vmware.options import VmwareOptions
 from importers.vmware.placing import place_disks
 from importers.vmware.policies import find_policy
 from importers.vmware.properties import values_of
-from importers.vmware.spec import NewDisk, machine_spec
+from importers.vmware.spec import NewDisk, home_of, machine_spec
 from manifests.manifest import Disk, Manifest
 from pipeline.errors import TargetError
+from pipeline.target import Journal
 from pipeline.wanted import Wanted
 
 
@@ -36,8 +38,15 @@ class Plan:
     choice: Choice
     home: Datastore
     disks: tuple[NewDisk, ...]
+    stores: tuple[Datastore, ...]
+    """Of the disks."""
     machine: str
     """Its name at the source."""
+
+    def make_folders(self, connection: Connection, name: str, marker: uuid.UUID, journal: Journal) -> None:
+        """Those that disks beside the machine's home need, before `spec` is given."""
+        paths = folders_needed(self.disks, self.home.name, home_of(name, marker))
+        make_folders(connection, self.site, self.stores, paths, journal)
 
     def spec(
         self, name: str, marker: uuid.UUID, place: uuid.UUID, settings: Mapping[str, str], *, meanwhile: str = ""
@@ -94,6 +103,7 @@ def plan_machine(connection: Connection, manifest: Manifest, wanted: Wanted, opt
         choice=choice,
         home=home,
         disks=disks,
+        stores=tuple({placed.datastore.id: placed.datastore for placed in placements}.values()),
         machine=manifest.machine.name,
     )
 

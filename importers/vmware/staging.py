@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 from pyVmomi import vim
 
@@ -10,6 +11,7 @@ from importers.vmware import guard
 from importers.vmware.bulk import ATTEMPTS, import_disks, take_away
 from importers.vmware.connection import Connection
 from importers.vmware.find import MACHINE, NAME, SEQUENCE, SLOTS, Found, find, marker_of_slot
+from importers.vmware.folders import noted, sweep
 from importers.vmware.inventory import find_folder, find_site
 from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions
@@ -43,13 +45,37 @@ def stage_bulk(
     if found.vm is not None:
         destroy(connection, found.vm, context.control)
     rename(connection, context, found.marker, made, options, wanted)
-    stage = find(connection, found.marker, journal).stage
-    if stage is None:
+    return staged(connection, context, options, found.marker, done, wanted)
+
+
+def staged(
+    connection: Connection,
+    context: Context,
+    options: VmwareOptions,
+    place: uuid.UUID,
+    done: Sequence[DiskRestored],
+    wanted: Wanted,
+) -> Stage:
+    """The stage as it is found, and what became of each disk. What only earlier machines needed is taken away."""
+    found = find(connection, place, context.journal(place))
+    stage = found.stage
+    if stage is None or found.vm is None:
         raise TargetMismatch(f"{wanted.name} is gone", remedy="somebody removed it: run the same command again")
+    tidy(connection, context, options, found)
     return Stage(stage.machine, stage.sequence, stage.guard, tuple(done), ref=stage.ref)
 
 
+def tidy(connection: Connection, context: Context, options: VmwareOptions, found: Found) -> None:
+    """Folders on datastores that only machines of earlier points needed are gone."""
+    journal = context.journal(found.marker)
+    if not noted(journal):
+        return
+    used = [disk.base for vm in (found.vm, *found.rest) if vm is not None for disk in vm.disks]
+    sweep(connection, find_site(connection, options), journal, used, context.control)
+
+
 def differs(connection: Connection, context: Context, found: Found, point: Point) -> str:
+    """Why the disks have to be written; empty: they hold the point, and nobody changed the machine."""
     if found.vm is None or found.stage is None:
         return "nothing of it is there"
     if found.stage.sequence != point.manifest.sequence:
@@ -91,6 +117,7 @@ def _imported(
     manifest = point.manifest
     name = _TEMPORARY.format(name=wanted.name, sequence=manifest.sequence, slot=slot)
     spec = import_spec(plan.spec(wanted.name, marker, found.marker, {}, meanwhile=name))
+    plan.make_folders(connection, wanted.name, marker, journal)
     pool, folder, host = plan.site.pool.object, plan.folder.object, plan.host
     level = plan.options.compression
     for attempt in range(1, ATTEMPTS + 1):

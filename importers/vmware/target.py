@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pyVmomi import vim
 
 from importers.vmware import guard, layer, observe, power, preflight
+from importers.vmware.attributes import set_attributes
 from importers.vmware.build import build_spec
 from importers.vmware.bulk import take_away
 from importers.vmware.connection import Connection
@@ -25,7 +26,7 @@ from importers.vmware.inventory import find_folder, find_site
 from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions, connection_differs, parse_options
 from importers.vmware.patch import forecast_worker, prepare_machine, release, stage_by_worker
-from importers.vmware.staging import forecast_bulk, stage_bulk
+from importers.vmware.staging import forecast_bulk, stage_bulk, tidy
 from importers.vmware.trial import Trial
 from importers.vmware.vm import Vm, destroy, look, put_marks, reconfigure
 from importers.vmware.worker import find_worker
@@ -186,6 +187,7 @@ class VmwareImporter:
             layer.make(connection, vm, control, place.marker, purpose, wanted.name, wanted.networks)
         spec = build_spec(connection, site, options, self._now(vm), wanted, purpose, control)
         reconfigure(connection, vm.object, control, spec, f"cannot build {wanted.name}")
+        set_attributes(connection, vm.object, options.attributes)
         build = self._find(place.marker).build
         assert build is not None, "its layer was just made"
         return build
@@ -262,6 +264,7 @@ class VmwareImporter:
         if found.vm is not None:
             power.switch_off(connection, found.vm.object, found.vm.name, control, seconds=0)
             destroy(connection, found.vm, control)
+        tidy(connection, self._context, parse_options(self._context.options), self._find(marker))
         return found.vm is not None or bool(found.rest)
 
     def _unplug(self, found: Found) -> None:

@@ -53,11 +53,6 @@ class Seen:
         return self.state not in ("queued", "running")
 
 
-def task_of(connection: Connection, identity: str) -> Any:
-    """The task with an id that was noted."""
-    return connection.managed(vim.Task, identity)
-
-
 def look(connection: Connection, task: Any) -> Seen:
     """A task as it is now; what is to be done with one of an earlier run is for the caller to decide."""
     try:

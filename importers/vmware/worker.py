@@ -26,9 +26,8 @@ from importers.vmware.vm import Vm, look, options_of, reconfigure
 from importers.vmware.worker_machine import make_worker, take_away_half
 from pipeline.agent.code import StoreLogin
 from pipeline.agent.controller import Agents
-from pipeline.agent.remote import SILENCE, Remote
+from pipeline.agent.remote import Remote
 from pipeline.errors import AgentError, TargetMismatch, UsageError
-from pipeline.store.credentials import find_credentials
 from pipeline.target import Context, marker_of
 
 SETTINGS = "guestinfo.failback.worker"
@@ -89,7 +88,6 @@ def _paired(agents: Agents, vm: Vm) -> Remote | None:
     for listed in agents.list() if agent else ():
         if listed.agent == agent and listed.ours and listed.paired and not listed.problem:
             remote = agents.agent(agent)
-            remote.silence = SILENCE
             try:
                 remote.inventory()
             except AgentError:
@@ -103,7 +101,8 @@ def _pair(connection: Connection, context: Context, options: WorkerOptions, agen
     address = options.repository or context.address
     if not address:
         raise UsageError("nothing says where the worker finds the repository", remedy="say it: `worker.repository`")
-    code = agents.pair("worker", address, login=_login(options.login))
+    login = StoreLogin.of_profile(options.login) if options.login else None
+    code = agents.pair("worker", address, login=login if login and login.access_key else None)
     control = context.control
     settings = _settings(options, code.encode(), vm.name)
     text = base64.b64encode("".join(f"{k}={v}\n" for k, v in settings.items() if v).encode()).decode()
@@ -138,21 +137,12 @@ def _settings(options: WorkerOptions, code: str, name: str) -> dict[str, str]:
         "address": options.address,
         "gateway": options.gateway,
         "dns": ",".join(options.dns),
+        "search": " ".join(options.search),
         "ntp": ",".join(options.ntp),
         "proxy": options.proxy,
         "ca_base64": authorities,
         "idle": str(options.idle),
     }
-
-
-def _login(profile: str) -> StoreLogin | None:
-    if not profile:
-        return None
-    found = find_credentials("" if profile == "environment" else profile)
-    if found.provider is None:
-        return StoreLogin(found.access_key, found.secret_key, found.token) if found.access_key else None
-    keys = found.provider()
-    return StoreLogin(keys["access_key_id"], keys["secret_access_key"], keys.get("token") or "")
 
 
 def _seen(connection: Connection, machine: Any) -> Vm:

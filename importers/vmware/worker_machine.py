@@ -11,6 +11,7 @@ from pyVmomi import vim
 
 from importers.vmware import bulk
 from importers.vmware.cards import Card
+from importers.vmware.choice import choose
 from importers.vmware.connection import Connection
 from importers.vmware.controllers import Slot
 from importers.vmware.datastores import find_datastore
@@ -27,7 +28,7 @@ from importers.vmware.spec import NewDisk, import_spec, machine_spec
 from importers.vmware.tasks import wait
 from importers.vmware.upload import send
 from importers.vmware.vm import look, put_marks
-from pipeline.errors import TargetError, UsageError
+from pipeline.errors import TargetError, TargetMismatch, UsageError
 from pipeline.target import Context
 
 COMPLETE = "worker"
@@ -71,15 +72,20 @@ def make_worker(connection: Connection, context: Context, options: VmwareOptions
     spec.annotation = "failback's worker: writes other machines' disks. It holds nothing, and may be removed."
     folder = find_folder(connection, site, own.folder)
     pool = find_pool(connection, site.compute, own.pool).object if own.pool else site.pool.object
+    host = host_of(connection, site)
+    if own.host:
+        host = choose("host", own.host, site.hosts, where=f"in {site.compute.name}", key="worker.host").object
     about = "cannot import the worker"
-    lease = opened(
-        connection, lambda: pool.ImportVApp(import_spec(spec), folder.object, host_of(connection, site)), control, about
-    )
+    lease = opened(connection, lambda: pool.ImportVApp(import_spec(spec), folder.object, host), control, about)
     journal.note(bulk.NOTE, json.dumps({"session": connection.session, "lease": lease.id}))
     with lease:
         info = lease.ready()
         [url] = lease.urls(info)
         send(stream, url, connection, options, lease.check)
+        if any(got.sha1 not in ("", stream.sha1()) for got in lease.received()):
+            raise TargetMismatch(
+                f"the host received other bytes for {stream.name} than were sent", remedy="run the same command again"
+            )
         lease.complete()
     journal.note(bulk.NOTE, "")
     machine = info.entity

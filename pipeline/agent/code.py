@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from blake3 import blake3
 
@@ -24,6 +24,17 @@ class StoreLogin:
     access_key: str
     secret_key: str = field(repr=False)
     token: str = field(default="", repr=False)
+
+    @classmethod
+    def of_profile(cls, profile: str) -> Self:
+        """Credentials that this host has: of a profile of ~/.aws, or `environment`: those that a command would use."""
+        from pipeline.store.credentials import find_credentials
+
+        found = find_credentials("" if profile == "environment" else profile)
+        if found.provider is None:
+            return cls(found.access_key, found.secret_key, found.token)
+        keys = found.provider()
+        return cls(keys["access_key_id"], keys["secret_access_key"], keys.get("token") or "")
 
     def environ(self) -> dict[str, str]:
         """As the store takes them."""

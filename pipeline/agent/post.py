@@ -63,9 +63,6 @@ class Post:
         """None: it is not there. Raises Forged, CorruptObject, NewerFormat."""
         return self._read(Order, order_key(self.agent, number))
 
-    def own_report(self, number: int) -> Report | None:
-        return self._read(Report, report_key(self.agent, number), mine=True)
-
     # -- the controller's ------------------------------------------------------------------------------------------
 
     def read_answer(self) -> tuple[dict[str, object], Public] | None:

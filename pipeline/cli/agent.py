@@ -14,7 +14,7 @@ from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.agent.code import PairingCode, StoreLogin
+    from pipeline.agent.code import PairingCode
     from pipeline.agent.controller import Agents
 
 app = typer.Typer(no_args_is_help=True)
@@ -93,8 +93,11 @@ def pair(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the agent has answered.")] = True,
 ) -> Ending:
     """Make a pairing code: shown once, answered once. This host alone then gives that agent orders."""
+    from pipeline.agent.code import StoreLogin
+
     agents = _agents(invocation)
-    code = agents.pair(name, address or invocation.address, login=_login(login) if login else None, within=minutes * 60)
+    found = StoreLogin.of_profile(login) if login else None
+    code = agents.pair(name, address or invocation.address, login=found, within=minutes * 60)
     values: dict[str, Any] = {"agent": code.agent, "expires": code.expires}
     text = code.encode()
     if code_file is not None:
@@ -230,17 +233,6 @@ def _address(code: PairingCode, folder: Path) -> str:
     ca = folder / "ca.pem"
     ca.write_text(code.ca, "ascii")
     return str(replace(address, ca=str(ca)))
-
-
-def _login(profile: str) -> StoreLogin:
-    from pipeline.agent.code import StoreLogin
-    from pipeline.store.credentials import find_credentials
-
-    found = find_credentials("" if profile == "environment" else profile)
-    if found.provider is None:
-        return StoreLogin(found.access_key, found.secret_key, found.token)
-    keys = found.provider()
-    return StoreLogin(keys["access_key_id"], keys["secret_access_key"], keys.get("token") or "")
 
 
 def _write_secret(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from importers.vmware.connection import Connection
 from importers.vmware.machines import find_machine
 from importers.vmware.privileges import ROLE, check_privileges
 from importers.vmware.properties import values_of
-from importers.vmware.tasks import Question, look, task_of, wait
+from importers.vmware.tasks import Question, look, wait
 from pipeline.errors import Cancelled, TargetBusy, TargetFull, TargetUnavailable, Unsupported
 from vmware.site import Control, Site, all_machines, do, make_machine, marker
 
@@ -110,7 +110,7 @@ def test_a_server_that_stays_silent_is_no_failure_of_the_task(
     with pytest.raises(TargetUnavailable, match="how it ended is not known"):
         wait(connection, task, Control(), "cannot make web-1")
     server.clear_rules()
-    assert look(connection, task_of(connection, task._moId)).state == "success"
+    assert look(connection, connection.managed(vim.Task, task._moId)).state == "success"
 
 
 def test_silence_does_not_keep_us_from_being_cancelled(standin: Standin) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pyVmomi import vim, vmodl
 
 from importers.vmware.connection import Connection
-from importers.vmware.tasks import Question, look, question_of, task_of, wait
+from importers.vmware.tasks import Question, look, question_of, wait
 from pipeline.errors import Cancelled, TargetBusy, TargetFull, TargetUnavailable
 from vmware.site import Control, Site, do, make_machine
 
@@ -128,7 +128,7 @@ def test_a_session_that_ends_while_we_wait_costs_nothing_but_a_login(
 
 def test_a_task_that_vsphere_forgot_is_unknown_and_no_failure(vcenter: Site) -> None:
     connection = vcenter.connect()
-    forgotten = task_of(connection, "task-4711")
+    forgotten = connection.managed(vim.Task, "task-4711")
     assert look(connection, forgotten).state == "gone"
     with pytest.raises(TargetUnavailable, match="no longer knows the task task-4711"):
         wait(connection, forgotten, Control(), "cannot make web-1")
@@ -138,7 +138,7 @@ def test_a_task_is_found_by_the_id_that_was_noted(opened: tuple[Connection, Open
     connection, task = opened
     noted = str(task.task._moId)
     task.state("success", result="there")
-    seen = look(connection, task_of(connection, noted))
+    seen = look(connection, connection.managed(vim.Task, noted))
     assert (seen.state, seen.result, seen.over) == ("success", "there", True)
 
 
