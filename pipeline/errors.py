@@ -17,7 +17,8 @@ FailbackError                what failed, on which object, and what the user can
 ├── SourceError              a disk that is read
 │   ├── Unreadable           an I/O error at a known offset
 │   ├── SourceChanged        shrank, grew or was replaced while it was read
-│   └── SourceBusy           mounted read-write or otherwise in use
+│   ├── SourceBusy           mounted read-write or otherwise in use
+│   └── SourceUnavailable    the platform where it runs does not answer, or did not say how it ended: look again
 ├── TargetError              a disk that is written
 │   ├── TargetFull           no space left
 │   ├── TargetBusy           mounted, held, or used by another restore
@@ -33,6 +34,8 @@ FailbackError                what failed, on which object, and what the user can
 ├── BootError                the machine is built, but does not start, or ended by itself
 ├── AgentError               an agent: not paired, refuses an order
 │   └── AgentSilent          it gives no sign of life; what it was told goes on when it does
+├── RunRefused               what was asked does not fit where the run is now, or the run moved on meanwhile
+├── Superseded               a later conductor, or a later change of sides, has taken over: nothing was changed
 ├── KeyRefused               a key is missing, wrong or not good for this; or not the repository that is known here
 └── Cancelled                the caller wanted the work to end; the same call goes on
 """
@@ -68,14 +71,17 @@ __all__ = [
     "NotFound",
     "NotReady",
     "PlaceHeld",
+    "RunRefused",
     "SessionFenced",
     "SessionHeld",
     "SourceBusy",
     "SourceChanged",
     "SourceError",
+    "SourceUnavailable",
     "StoreError",
     "StoreFull",
     "StoreUnavailable",
+    "Superseded",
     "TargetBusy",
     "TargetError",
     "TargetFull",
@@ -139,6 +145,10 @@ class SourceBusy(SourceError):
     pass
 
 
+class SourceUnavailable(SourceError):
+    pass
+
+
 class TargetError(FailbackError):
     exit_code = 7
 
@@ -180,6 +190,14 @@ class SessionFenced(FailbackError):
 
 
 class PlaceHeld(FailbackError):
+    exit_code = 9
+
+
+class RunRefused(FailbackError):
+    exit_code = 9
+
+
+class Superseded(FailbackError):
     exit_code = 9
 
 
