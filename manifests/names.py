@@ -147,3 +147,40 @@ def scrub_runs_prefix(kind: str) -> str:
 
 def scrub_run_key(kind: str, sequence: int) -> str:
     return f"{scrub_runs_prefix(kind)}{sequence_part(sequence)}"
+
+
+_RUN = re.compile("[a-z0-9](?:[a-z0-9-]{0,78}[a-z0-9])?")
+
+
+def is_run_name(name: str) -> bool:
+    """Whether a run of a plan can have this name."""
+    return _RUN.fullmatch(name) is not None
+
+
+def run_prefix(run: str) -> str:
+    """Raises UsageError for what is no name of a run."""
+    if not is_run_name(run):
+        raise UsageError(f"{run[:80]!r} is no name of a run", remedy="`failback run list` shows them")
+    return f"runs/{run}/"
+
+
+def run_journal_prefix(run: str) -> str:
+    return f"{run_prefix(run)}journal/"
+
+
+def run_entry_key(run: str, number: int) -> str:
+    return f"{run_journal_prefix(run)}{sequence_part(number)}"
+
+
+def leases_prefix(machine: str) -> str:
+    return f"leases/{encode_machine(machine)}/"
+
+
+def lease_key(machine: str, epoch: int) -> str:
+    return f"{leases_prefix(machine)}{sequence_part(epoch)}"
+
+
+def set_key(run: str, group: int) -> str:
+    """Of the points of one group (by its place in the plan) that one run took at one barrier."""
+    run_prefix(run)
+    return f"sets/{run}/{group:04d}"

@@ -51,7 +51,7 @@ def _machine(value: str) -> str:
 
 
 Kind = Annotated[str, Field(min_length=1, max_length=100)]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern="^[^/]+$")]
 MachineName = Annotated[str, AfterValidator(_machine)]
 Settings = dict[str, Any]
 Positive = Annotated[Seconds, Field(gt=0)]

@@ -1,0 +1,18 @@
+"""`failback run`: one execution of a plan, from its first condition to the commit, or back."""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline.cli.run.conduct import conduct
+from pipeline.cli.run.decide import add_words
+from pipeline.cli.run.list import list_
+from pipeline.cli.run.show import show
+from pipeline.cli.run.start import start
+
+app = typer.Typer(no_args_is_help=True)
+app.command("start")(start)
+app.command("conduct")(conduct)
+app.command("list")(list_)
+app.command("show")(show)
+add_words(app)

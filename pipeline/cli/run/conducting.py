@@ -1,0 +1,71 @@
+"""A command that conducts a run: until it is over, or waits for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli import exitcodes
+from pipeline.cli.invocation import Ending, Invocation
+
+if TYPE_CHECKING:
+    from pipeline.plans.stored import Stored
+    from pipeline.runs.decide import Next
+    from pipeline.runs.fold import RunState
+
+WaitOption = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for conditions and for time; else look once and end (for cron).")
+]
+AttendOption = Annotated[
+    bool, typer.Option("--attend", help="Stay when a person is asked, and go on when somebody has decided elsewhere.")
+]
+GRACE_SECONDS = 30.0
+
+
+def conducted(invocation: Invocation, run: str, stored: Stored, *, wait: bool, attend: bool) -> Ending:
+    """Conduct `run` from here. Raises what the conductor raises."""
+    from pipeline.cli.grounds import ground_of
+    from pipeline.cli.progress import shown
+    from pipeline.home.control import Controller
+    from pipeline.runs.conductor import Conductor
+    from pipeline.runs.crew import crew_of, source_of
+
+    invocation.grace_seconds = GRACE_SECONDS
+    invocation.how_to_go_on = lambda: f"`failback run conduct {run}` goes on from here or from any other host"
+
+    def tell(effect: str, text: str) -> None:
+        invocation.note(f"{effect}: {text}" if effect else text)
+
+    with shown(invocation.output) as meter:
+        control = Controller(watch=meter, tell=invocation.note)
+        ground = ground_of(invocation, stored.plan.mapping, watch=meter)
+        source = source_of(ground, stored.plan, control)
+        try:
+            crew = crew_of(ground, stored.plan, source, control, watch=lambda _effect: meter, tell=tell)
+            conductor = Conductor(crew, run)
+            coming = conductor.conduct(wait=wait, attend=attend)
+        finally:
+            source.close()
+    return ending(invocation, conductor.state, stored, coming)
+
+
+def ending(invocation: Invocation, state: RunState, stored: Stored, coming: Next) -> Ending:
+    """What is printed, and the exit code that a cron job can act on."""
+    from pipeline.runs.report import document, lines
+
+    invocation.output.say(*lines(state, stored.plan, coming))
+    return Ending(code_of(coming), document(state, stored.plan, coming))
+
+
+def code_of(coming: Next) -> int:
+    from pipeline.runs.decide import Ask, Hold, Over, Paused
+
+    match coming:
+        case Over(outcome="committed" | "rehearsed"):
+            return exitcodes.OK
+        case Over():
+            return exitcodes.RUN_UNDONE
+        case Ask() | Hold() | Paused():
+            return exitcodes.RUN_ASKS
+    return exitcodes.RUN_WAITS

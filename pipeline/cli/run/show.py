@@ -1,0 +1,36 @@
+"""`failback run show`: where a run is, what it waits for, and what going back would cost."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.invocation import Ending, Invocation, command
+from pipeline.cli.run.conduct import RunArgument
+
+
+@command
+def show(
+    invocation: Invocation,
+    run: RunArgument,
+    journal: Annotated[bool, typer.Option("--journal", help="Every entry of its journal, too.")] = False,
+) -> Ending:
+    """Show a run. Changes nothing, and asks no platform."""
+    from pipeline.runs.begin import find_run
+    from pipeline.runs.journal import Journal
+    from pipeline.runs.report import document, entry_line, lines
+
+    repository = invocation.open_repository()
+    state, stored = find_run(repository, run)
+    invocation.output.say(*lines(state, stored.plan, None))
+    values = document(state, stored.plan, None)
+    if journal:
+        kept = Journal(repository, state.run)
+        kept.read()
+        invocation.output.say("", *map(entry_line, kept.entries))
+        values["journal"] = [
+            {"number": e.number, "time": e.time.isoformat(), "by": e.by, **e.body.model_dump(mode="json")}
+            for e in kept.entries
+        ]
+    return Ending(values=values)

@@ -1,0 +1,93 @@
+"""Begin runs, and find them."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from manifests.names import is_run_name, run_entry_key
+from pipeline.errors import CatalogueError, RunRefused
+from pipeline.plans.stored import Stored, read
+from pipeline.repository import Repository
+from pipeline.runs.conductor import state_of
+from pipeline.runs.entries import Purpose, Started
+from pipeline.runs.fold import RunState
+from pipeline.runs.journal import Journal
+from pipeline.runs.store_clock import StoreClock
+
+_ALL = "runs/"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    run: str
+    fresh: bool
+    """False: one of this plan that is not over yet goes on."""
+
+
+def begin(repository: Repository, stored: Stored, purpose: Purpose = "cutover") -> Begun:
+    """A new run of this version of a plan, or the one of this plan that is not over yet: the same command goes on.
+
+    Raises RunRefused when another version's is not over, and where the store cannot keep two from cutting over at once
+    and nobody is asked before.
+    """
+    plan = stored.plan
+    if not repository.conditional_put and not plan.approvals.cutover and purpose == "cutover":
+        raise RunRefused(
+            f"{repository.store.name} has no conditional PUT: two conductors could both believe that they own a "
+            f"machine, so a cutover of {plan.name} that asks nobody is refused",
+            remedy="set `approvals: {cutover: true}` in the plan, or move the repository to a store that has it",
+        )
+    for state in runs(repository, plan.name):
+        if state.outcome is not None or state.purpose != purpose:
+            continue
+        if state.version != stored.version:
+            raise RunRefused(
+                f"run {state.run} of {plan.name}@{state.version} is not over",
+                remedy=f"`failback run show {state.run}`; `failback run cancel` or `rollback` ends it",
+            )
+        return Begun(state.run, fresh=False)
+    name = f"{plan.name}-{_now(repository)}-{secrets.token_hex(3)}"
+    Journal(repository, name).append(Started(plan=plan.name, version=stored.version, purpose=purpose))
+    return Begun(name, fresh=True)
+
+
+def run_names(repository: Repository) -> list[str]:
+    """All, oldest first of each plan."""
+    found: list[str] = []
+    after = ""
+    # One key per run: the next listing starts behind all of this one.
+    while (info := next(iter(repository.store.list(_ALL, after=after)), None)) is not None:
+        name = info.key.split("/")[1]
+        if is_run_name(name):
+            found.append(name)
+        after = f"{_ALL}{name}/~"
+    return found
+
+
+def runs(repository: Repository, plan: str = "") -> list[RunState]:
+    """What all of them, or those of one plan, came to. A journal that was never begun is none."""
+    found = []
+    for name in run_names(repository):
+        if plan and not name.startswith(f"{plan}-"):
+            continue
+        state = state_of(Journal(repository, name))
+        if state.number and (not plan or state.plan == plan):
+            found.append(state)
+    return found
+
+
+def find_run(repository: Repository, name: str) -> tuple[RunState, Stored]:
+    """A run by its name, or by its plan's: the newest of it. Raises CatalogueError."""
+    if repository.store.head(run_entry_key(name, 1)) is None:
+        of_plan = [state for state in runs(repository, name) if state.started is not None]
+        if not of_plan:
+            raise CatalogueError(f"there is no run {name!r}, and no plan of that name ran", remedy="`failback run list`")
+        state = max(of_plan, key=lambda s: (s.outcome is None, s.started))
+    else:
+        state = state_of(Journal(repository, name))
+    return state, read(repository, state.plan, state.version)
+
+
+def _now(repository: Repository) -> str:
+    return f"{StoreClock(repository.store, 'runs/clock').look(b'{}'):%Y%m%d-%H%M%S}"

@@ -1,0 +1,159 @@
+"""What people may tell a run, and when: every word is an entry of the journal, refused where it does not fit."""
+
+from __future__ import annotations
+
+from manifests.names import run_prefix
+from pipeline.errors import RunRefused
+from pipeline.plans.model import Plan
+from pipeline.repository import Repository
+from pipeline.runs.conductor import state_of
+from pipeline.runs.decide import gate_opened, ordered, plan_group, touched
+from pipeline.runs.entries import Decided, Entry
+from pipeline.runs.fold import RunState
+from pipeline.runs.journal import Journal, Moved
+
+
+def tell(repository: Repository, run: str, plan: Plan, word: Decided, *, by: str = "", expect: int = 0) -> Entry:
+    """Append a person's word. `expect`: the journal's number that the person saw (0: whatever it is now).
+
+    Raises RunRefused when the word does not fit, or when another person's was faster.
+    """
+    run_prefix(run)
+    journal = Journal(repository, run, by=by)
+    state = state_of(journal)
+    if state.number == 0:
+        raise RunRefused(f"there is no run {run}", remedy="`failback run list` shows them")
+    if expect and state.number != expect:
+        newest = journal.entries[-1]
+        raise RunRefused(
+            f"run {run} has moved on: entry {state.number} is a {newest.body.kind} by {newest.by}, "
+            f"you saw entry {expect}",
+            remedy=f"look again: `failback run show {run}`",
+        )
+    check(state, plan, word)
+    try:
+        return journal.append(word, unless=_another)
+    except Moved:
+        other = next(entry for entry in reversed(journal.entries) if _another(entry))
+        raise RunRefused(
+            f"{other.by} was faster: {getattr(other.body, 'verb', other.body.kind)}",
+            remedy=f"look again: `failback run show {run}`",
+        ) from None
+
+
+def _another(entry: Entry) -> bool:
+    return entry.body.kind in ("decided", "turned", "finished")
+
+
+def check(state: RunState, plan: Plan, word: Decided) -> None:
+    """Raises RunRefused."""
+    if state.outcome is not None:
+        raise RunRefused(f"run {state.run} is over: {state.outcome}", remedy="start another one")
+    refusal = _REFUSALS.get(word.verb)
+    if refusal is not None and (why := refusal(state, plan, word)):
+        raise RunRefused(f"{word.verb} does not fit: {why}", remedy=f"look again: `failback run show {state.run}`")
+
+
+def question(state: RunState, plan: Plan, what: str = "") -> tuple[str, str]:
+    """(what is asked, its binding): the one named, or the only one that is open. Raises RunRefused."""
+    names = [q.what for q in state.questions.values() if _open(state, q.what)]
+    if not what and len(names) == 1:
+        what = names[0]
+    if what not in state.questions or (not what and len(names) != 1):
+        shown = ", ".join(names) or "nothing"
+        raise RunRefused(f"run {state.run} does not ask {what or 'one thing'}; it asks {shown}", remedy="name it")
+    return what, state.questions[what].binding
+
+
+def _open(state: RunState, what: str) -> bool:
+    answer = state.answers.get(what)
+    stale = state.stand is not None and state.stand.state == "approval-expired"
+    return answer is None or answer.binding != state.questions[what].binding or stale
+
+
+def crossing(plan: Plan, group: str, stay: tuple[str, ...]) -> list[str]:
+    """Dependencies that would cross the sites: "web-1 (takeover) needs db (home)"."""
+    machines = plan_group(plan, group).machines
+    side = {m: "takeover" if m in stay else "home" for m in machines}
+    return [
+        f"{m} ({side[m]}) needs {other} ({side[other]})"
+        for m in machines
+        for other in plan.machines[m].needs
+        if other in side and side[other] != side[m]
+    ]
+
+
+# -- what does not fit -------------------------------------------------------------------------------------------------
+
+
+def _answering(state: RunState, _plan: Plan, word: Decided) -> str:
+    asked = state.questions.get(word.what)
+    if asked is None:
+        return f"nobody asked {word.what!r}"
+    if asked.binding != word.binding:
+        return f"{word.what} was asked anew, about another plan, set or target"
+    return ""
+
+
+def _cancelling(state: RunState, _plan: Plan, _word: Decided) -> str:
+    return "the takeover side was touched already: `rollback` goes back" if touched(state) else ""
+
+
+def _rolling(state: RunState, plan: Plan, word: Decided) -> str:
+    if word.what not in {group.name for group in plan.groups}:
+        return f"there is no group {word.what!r}; groups are {', '.join(g.name for g in plan.groups)}"
+    group = plan_group(plan, word.what)
+    if any(state.began(f"commit/{m}") for m in group.machines):
+        return f"{word.what} is home for good"
+    if not any(state.began(f"claim/{m}") for m in group.machines):
+        return f"{word.what} was not touched: `cancel` ends the run"
+    if gate_opened(state, group) is not None and not word.discard:
+        return f"users may have written at home since the gate of {word.what} opened: --discard gives that up"
+    return ""
+
+
+def _committing(state: RunState, plan: Plan, word: Decided) -> str:
+    name = word.what.partition("/")[2]
+    if name not in {group.name for group in plan.groups}:
+        return f"there is no group {name!r}"
+    if name in state.back:
+        return f"{name} goes back"
+    group = plan_group(plan, name)
+    if gate_opened(state, group) is None:
+        return f"the gate of {name} is not open yet"
+    return ""
+
+
+def _splitting(state: RunState, plan: Plan, word: Decided) -> str:
+    group = next((g for g in ordered(plan) if set(word.machines) <= set(g.machines)), None)
+    if group is None or not word.machines:
+        return "name machines of one group that are to stay at the takeover site"
+    if set(word.machines) | (state.stay.keys() & set(group.machines)) >= set(group.machines):
+        return f"nothing of {group.name} would come home: `rollback` is the word for that"
+    if group.name in state.back:
+        return f"{group.name} goes back"
+    if not any(state.began(f"claim/{m}") for m in group.machines):
+        return f"{group.name} was not touched yet: change the plan"
+    if gate_opened(state, group) is not None:
+        return f"the gate of {group.name} was opened"
+    return ""
+
+
+def _overriding(state: RunState, plan: Plan, word: Decided) -> str:
+    unknown = [m for m in word.machines if m not in plan.machines]
+    if unknown or not word.machines:
+        return f"name machines of the plan: {', '.join(plan.machines)}"
+    if not word.reason.strip():
+        return "say why you know that it is off, with --reason"
+    return ""
+
+
+_REFUSALS = {
+    "approve": _answering,
+    "reject": _answering,
+    "cancel": _cancelling,
+    "rollback": _rolling,
+    "commit": _committing,
+    "split": _splitting,
+    "override": _overriding,
+}

@@ -1,0 +1,433 @@
+"""The conductor: looks at the journal, does what comes next, writes down what came of it, and looks again.
+
+It may be killed at any moment and started anywhere else: all it knows is in the repository and at the platforms. One
+conducts at a time. A later one takes over by an entry of its own in the journal, when the one before is dead or gives
+no sign of life; what the earlier one still appends is then refused (`Superseded`) or means nothing, and what it still
+does to the world is refused by the epochs at the source, by the chain of ownership, and by the layer that a way back
+throws away before the takeover side starts.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from manifests.envelope import Kind
+from manifests.machine import Model
+from manifests.manifest import encode_record
+from manifests.names import run_prefix
+from pipeline.errors import (
+    AgentSilent,
+    Cancelled,
+    FailbackError,
+    PlaceHeld,
+    RunRefused,
+    SessionHeld,
+    SourceBusy,
+    SourceUnavailable,
+    StoreUnavailable,
+    Superseded,
+    TargetUnavailable,
+)
+from pipeline.home.control import Controller
+from pipeline.home.site import Ground
+from pipeline.plans.model import Plan
+from pipeline.progress import Watch, ignore
+from pipeline.runs.decide import (
+    Abilities,
+    Ask,
+    Do,
+    Finish,
+    Hold,
+    Look,
+    Next,
+    Over,
+    Paused,
+    Turn,
+    Wait,
+    decide,
+    touched,
+)
+from pipeline.runs.effects.job import ClockSuspect, Job, Result
+from pipeline.runs.effects.reading import release_all
+from pipeline.runs.effects.table import VERBS
+from pipeline.runs.entries import Asked, Decided, Ended, Entry, Finished, Held, Intended, Met, Taken, Turned
+from pipeline.runs.fold import RunState, fold, step
+from pipeline.runs.journal import Journal, Moved
+from pipeline.runs.store_clock import StoreClock
+from pipeline.source import Source
+from pipeline.transfer.process import Process
+from pipeline.transfer.session import EXPIRY
+
+BEAT_SECONDS = 5.0
+SILENT = timedelta(seconds=60)
+"""So long without a sign of life, by the store's clock, makes a conductor one that may be replaced."""
+TRIES = 6
+"""Attempts at what fails in a way that passes, before a person is called."""
+LONGEST_WAIT = 30.0
+LOOK_SECONDS = 5.0
+"""Between two looks at conditions, and at the journal for what people decided."""
+TRANSIENT = (
+    StoreUnavailable, TargetUnavailable, SourceUnavailable, AgentSilent, SessionHeld, PlaceHeld, SourceBusy
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came of one look at all conditions: by name what was seen, and whether all hold."""
+
+    seen: dict[str, str]
+    holds: bool
+    expired: str = ""
+    """The name of one that was waited for longer than it may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """What a conductor works with."""
+
+    ground: Ground
+    plan: Plan
+    source: Source
+    abilities: Abilities
+    look: Callable[[RunState, datetime], Answers]
+    """At the conditions."""
+    source_control: Controller = field(default_factory=Controller)
+    """The one that the source was made with."""
+    watch: Callable[[str], Watch] = field(default=lambda _effect: ignore)
+    tell: Callable[[str, str], None] = field(default=lambda _effect, _text: None)
+    """(effect, line for people); effect empty: about the run."""
+    pause: Callable[[float], None] = time.sleep
+
+
+class Conductor:
+    """Of one run, once: `conduct` goes on until the run is over or waits for a person."""
+
+    def __init__(self, crew: Crew, run: str, *, here: Process | None = None) -> None:
+        self.crew = crew
+        self.run = run
+        self.journal = Journal(crew.ground.repository, run)
+        self.state = RunState(run)
+        self.number = 0
+        self.here = here or Process.current()
+        self.status: dict[str, Any] = {}
+        self._lock = threading.RLock()
+        self._lost: str = ""
+        self._controls: set[Controller] = {crew.source_control}
+        self._ended = threading.Event()
+        self._clock = StoreClock(crew.ground.repository.store, "")
+
+    # -- being the one ---------------------------------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """Raises RunRefused while another conductor gives signs of life."""
+        self._refresh()
+        if self.state.number == 0:
+            raise RunRefused(f"there is no run {self.run}", remedy="`failback run list` shows them")
+        why = self._why_free()
+        self.number = self.state.conductor + 1
+        self._clock.key = f"{run_prefix(self.run)}conductors/{self.number:010d}"
+        self._beat_once()
+        taken = Taken(conductor=self.number, process=self.here.document(), why=why)
+        try:
+            self._append(taken, unless=lambda entry: isinstance(entry.body, Taken))
+        except Moved:
+            raise RunRefused(
+                f"another conductor took run {self.run} at the same moment", remedy="`failback run watch` shows it"
+            ) from None
+
+    def _why_free(self) -> str:
+        before = self.state.conductor
+        if not before:
+            return "nobody conducted it before"
+        alive = Process.of(self.state.process).alive(self.here)
+        if alive is False:
+            return f"conductor {before} ({_who(self.state.process)}) is dead"
+        store = self.crew.ground.repository.store
+        info = store.head(f"{run_prefix(self.run)}conductors/{before:010d}")
+        probe = StoreClock(store, f"{run_prefix(self.run)}conductors/clock")
+        silent = probe.look(b"{}") - (info.modified if info else self.state.newest or probe.now())
+        if silent < SILENT:
+            raise RunRefused(
+                f"run {self.run} is conducted by {_who(self.state.process)}, last seen {silent.total_seconds():.0f} s "
+                "ago",
+                remedy="`failback run watch` shows it; decide with `failback run approve`, `hold`, ... from anywhere",
+            )
+        return f"conductor {before} ({_who(self.state.process)}) gave no sign for {silent.total_seconds():.0f} s"
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def conduct(self, *, wait: bool = True, attend: bool = False) -> Next:
+        """Take over and go on. Returns what it stopped at: Over, or Ask, Hold, Paused (unless `attend`: then a person's
+        word is waited for), or Look, Wait (only without `wait`).
+
+        Raises RunRefused, Superseded, Cancelled, and StoreError where the store is away before anything was touched.
+        """
+        self.take_over()
+        beat = threading.Thread(target=self._beat, name=f"conductor {self.run}", daemon=True)
+        beat.start()
+        try:
+            while True:
+                coming = self._next()
+                if isinstance(coming, Over) or not self._gone_on(coming, wait=wait, attend=attend):
+                    return coming
+        finally:
+            self._ended.set()
+            for control in list(self._controls):
+                control.cancel()
+            beat.join()
+
+    def _next(self) -> Next:
+        self._patiently(self._refresh)
+        now, suspect = self._clock.now(), self._clock.suspect
+        return decide(self.state, self.crew.plan, self.crew.abilities, now, suspect=suspect)
+
+    def _gone_on(self, coming: Next, *, wait: bool, attend: bool) -> bool:
+        """Whether the loop goes on after `coming`."""
+        self._say(coming)
+        match coming:
+            case Do(effects):
+                self._all(effects)
+            case Look():
+                return self._looked(wait)
+            case Ask(what, binding, shown, fresh):
+                if fresh:
+                    self._word(Asked(conductor=self.number, what=what, binding=binding, shown=shown))
+                elif not attend:
+                    return False
+                else:
+                    self._nap(LOOK_SECONDS)
+            case Hold(state, reason, remedy, journaled):
+                if not journaled:
+                    self._word(Held(conductor=self.number, state=state, reason=reason, remedy=remedy))
+                elif not attend:
+                    return False
+                else:
+                    self._nap(LOOK_SECONDS)
+            case Paused():
+                if not attend:
+                    return False
+                self._nap(LOOK_SECONDS)
+            case Wait(until=until):
+                if not wait:
+                    return False
+                self._nap(min(LOOK_SECONDS, max(0.1, (until - self._clock.now()).total_seconds())))
+            case Turn(group, reason):
+                self._word(Turned(conductor=self.number, group=group, reason=reason))
+            case Finish(outcome):
+                self._word(Finished(conductor=self.number, outcome=outcome))
+                release_all(self.crew.ground.repository, self.crew.plan, self.run)
+        return True
+
+    def _looked(self, wait: bool) -> bool:
+        answers = self.crew.look(self.state, self._clock.now())
+        self.status["conditions"] = answers.seen
+        if answers.holds:
+            self._word(Met(conductor=self.number, answers=answers.seen))
+            return True
+        started = self.state.started or self._clock.now()
+        allowed = self.crew.plan.deadlines.conditions
+        late = allowed is not None and self._clock.now() - started > timedelta(seconds=allowed)
+        if (answers.expired or late) and "late" not in self.state.accepted:
+            what = answers.expired or "all conditions together"
+            self._word(
+                Held(
+                    conductor=self.number,
+                    state="late",
+                    reason=f"{what} was waited for as long as the plan allows",
+                    remedy=f"`failback run retry {self.run}` waits on, `failback run cancel {self.run}` gives up",
+                )
+            )
+            return True
+        if wait:
+            self._nap(LOOK_SECONDS)
+        return wait
+
+    # -- effects ---------------------------------------------------------------------------------------------------
+
+    def _all(self, effects: tuple[str, ...]) -> None:
+        """Side by side, as many as the plan allows. What one raises is raised when all have ended."""
+        if len(effects) == 1:
+            self._one(effects[0])
+            return
+        with ThreadPoolExecutor(min(len(effects), self.crew.plan.limits.parallel)) as pool:
+            futures = [pool.submit(self._one, effect) for effect in effects]
+            try:
+                for future in as_completed(futures):
+                    if isinstance(future.exception(), Superseded | Cancelled):
+                        break
+            except BaseException:
+                for control in list(self._controls):
+                    control.cancel()
+                for future in futures:
+                    future.cancel()
+                raise
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+    def _one(self, name: str) -> None:
+        before = self.state.effect(name)
+        if before.ended is not None and not before.done:  # it failed in a way that passes
+            self._nap(min(LONGEST_WAIT, 2.0**before.attempts))
+        attempt = before.attempts + 1
+        try:
+            self._append(
+                Intended(conductor=self.number, effect=name, attempt=attempt),
+                unless=lambda entry: isinstance(entry.body, Decided | Taken),
+            )
+        except Moved:
+            return  # somebody decided meanwhile: think again
+        control = Controller(watch=self.crew.watch(name), tell=lambda text: self.crew.tell(name, text))
+        self._controls.add(control)
+        try:
+            ended = self._ended_as(name, attempt, control)
+        finally:
+            self._controls.discard(control)
+        self._patiently(lambda: self._append(ended, unless=lambda entry: isinstance(entry.body, Taken)))
+
+    def _ended_as(self, name: str, attempt: int, control: Controller) -> Ended:
+        verb, _, subject = name.partition("/")
+        ended = Ended(conductor=self.number, effect=name, attempt=attempt, done=True)
+        try:
+            return ended.model_copy(update={"result": _plain(VERBS[verb](self._job(verb, subject, control)))})
+        except FailbackError as error:
+            if self._lost:
+                raise Superseded(self._lost) from error
+            if isinstance(error, Cancelled):
+                raise
+            return ended.model_copy(
+                update={
+                    "done": False,
+                    "error": error.message,
+                    "remedy": error.remedy,
+                    "transient": isinstance(error, TRANSIENT) and self._patient(name, error, attempt),
+                    "reason": _reason(error),
+                }
+            )
+
+    def _patient(self, name: str, error: FailbackError, attempt: int) -> bool:
+        """Whether it is tried again without asking. A dead writer elsewhere takes its time to be known as dead."""
+        if not isinstance(error, SessionHeld):
+            return attempt < TRIES
+        since = self.state.effect(name).since
+        return since is None or self._clock.now() - since < EXPIRY + SILENT
+
+    def _job(self, verb: str, subject: str, control: Controller) -> Job:
+        return Job(
+            run=self.run,
+            plan=self.crew.plan,
+            state=self.state,
+            ground=replace(self.crew.ground, control=control),
+            source=self.crew.source,
+            verb=verb,
+            subject=subject,
+            confirm=self._confirm,
+            now=self._clock.now,
+        )
+
+    def _confirm(self) -> None:
+        self._refresh()
+        if self._lost:
+            raise Superseded(self._lost)
+
+    # -- the journal -----------------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        with self._lock:
+            self._fold(self.journal.read())
+
+    def _append(self, body: Model, *, unless: Callable[[Entry], bool]) -> Entry:
+        """Raises Superseded once another conductor has taken over."""
+        with self._lock:
+            before = self.journal.newest
+            try:
+                if self._lost:
+                    raise Superseded(self._lost)
+                return self.journal.append(body, unless=unless)
+            finally:
+                self._fold(self.journal.entries[before:])
+
+    def _word(self, body: Model) -> None:
+        """What the conductor says by itself; when a person was faster it thinks again."""
+        with suppress(Moved):
+            self._patiently(lambda: self._append(body, unless=lambda entry: isinstance(entry.body, Decided | Taken)))
+
+    def _fold(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            if entry.number <= self.state.number:
+                continue
+            step(self.state, entry)
+            if isinstance(entry.body, Taken) and self.number and entry.body.conductor > self.number:
+                self._lost = f"run {self.run} is conducted by {_who(entry.body.process)} by now"
+                for control in list(self._controls):
+                    control.cancel()
+
+    def _patiently(self, action: Callable[[], object]) -> None:
+        """Where the store is away: before anything was touched that ends the command; afterwards it is waited for."""
+        while True:
+            try:
+                action()
+                self.status.pop("commit-pending", None)
+                return
+            except StoreUnavailable as error:
+                if not touched(self.state):
+                    raise
+                self.status["commit-pending"] = error.message
+                self.crew.tell("", f"the repository is away, and is waited for; nothing is undone: {error.message}")
+                self._nap(LOOK_SECONDS)
+
+    # -- signs of life ---------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            with suppress(FailbackError):
+                self._beat_once()
+                self._refresh()
+
+    def _beat_once(self) -> None:
+        with self._lock:
+            said = {"format": 1, "process": self.here.document(), "status": _plain(self.status)}
+        sealing = self.crew.ground.repository.sealing
+        self._clock.look(encode_record(Kind.RECORD, said, sealing=sealing, key=self._clock.key))
+
+    def _nap(self, seconds: float) -> None:
+        self.crew.pause(seconds)
+        if self._lost:
+            raise Superseded(self._lost)
+
+    def _say(self, coming: Next) -> None:
+        shown = str(coming) if not isinstance(coming, Do) else ", ".join(coming.effects)
+        if self.status.get("next") != shown:
+            self.status["next"] = shown
+
+
+def _who(process: dict[str, Any]) -> str:
+    return f"process {process.get('pid')} on {process.get('host')}"
+
+
+def _reason(error: FailbackError) -> str:
+    if isinstance(error, SourceUnavailable):
+        return "source-lost"
+    if isinstance(error, Superseded):
+        return "foreign-change"
+    return "clock-suspect" if isinstance(error, ClockSuspect) else ""
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    """Values that JSON can hold."""
+    plain: dict[str, Any] = json.loads(json.dumps(result, default=str))
+    return plain
+
+
+def state_of(journal: Journal) -> RunState:
+    """What a journal says now."""
+    journal.read()
+    return fold(journal.run, journal.entries)

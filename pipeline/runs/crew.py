@@ -1,0 +1,95 @@
+"""What a conductor works with, from a plan: its source, what both sides can do, and its conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+
+from pipeline.errors import FailbackError, UsageError
+from pipeline.home.control import Controller
+from pipeline.home.site import Ground, open_site
+from pipeline.plans.condition import Answer, World
+from pipeline.plans.model import Condition, Plan
+from pipeline.plans.registry import condition_class
+from pipeline.progress import Watch, ignore
+from pipeline.runs.conductor import Answers, Crew
+from pipeline.runs.decide import Abilities
+from pipeline.runs.fold import RunState
+from pipeline.source import Source, SourceContext
+from pipeline.sources.registry import open_source
+from pipeline.target import Journal, marker_of
+
+
+def source_of(ground: Ground, plan: Plan, control: Controller) -> Source:
+    """The plan's. Its notes lie beside those about places at targets."""
+    kind, places = plan.source.kind, ground.places
+
+    def journal(machine: str) -> Journal:
+        return places.of(f"source-{kind}", marker_of(ground.repository.document.id, "source", machine))
+
+    state = ground.state / "sources" / kind
+    return open_source(kind, SourceContext(state=state, control=control, journal=journal, options=plan.source.options))
+
+
+def crew_of(
+    ground: Ground,
+    plan: Plan,
+    source: Source,
+    control: Controller,
+    *,
+    watch: Callable[[str], Watch] = lambda _effect: ignore,
+    tell: Callable[[str, str], None] = lambda _effect, _text: None,
+) -> Crew:
+    """`control` is the one the source was made with."""
+    first = next(iter(plan.machines))
+    with open_site(ground, plan.target, first, "import") as site:
+        home = site.abilities
+    if not home.machines:
+        raise UsageError(f"{plan.target} has disks and no machines: nothing can be cut over there")
+    abilities = Abilities(
+        reads=source.abilities.reads,
+        quiesces=source.abilities.quiesce != "none",
+        proves=source.abilities.proof != "none",
+        rehearses=home.layer != "none",
+    )
+
+    def look(state: RunState, now: datetime) -> Answers:
+        return _looked(ground, plan, source, state, now)
+
+    return Crew(ground, plan, source, abilities, look, source_control=control, watch=watch, tell=tell)
+
+
+def _looked(ground: Ground, plan: Plan, source: Source, state: RunState, now: datetime) -> Answers:
+    waited = now - (state.started or now)
+    seen, holds, expired = dict[str, str](), True, ""
+    with ExitStack() as stack:
+        world = World(
+            repository=ground.repository,
+            plan=plan,
+            now=now,
+            source=lambda: source,
+            site=lambda machine: stack.enter_context(open_site(ground, plan.target, machine, "import")),
+            state=ground.state,
+            run=state.run,
+            flags=frozenset(state.flags),
+        )
+        for condition in plan.conditions:
+            answer = _answer(condition, world)
+            seen[condition.name] = ("holds: " if answer.holds else "waiting: ") + answer.seen
+            if not answer.holds:
+                holds = False
+                if condition.within is not None and waited > timedelta(seconds=condition.within):
+                    expired = expired or condition.name
+    return Answers(seen, holds, expired)
+
+
+def _answer(condition: Condition, world: World) -> Answer:
+    """What cannot be known now does not hold now. Raises UsageError for what can never hold."""
+    kind = condition_class(condition.kind)
+    try:
+        return kind(kind.Settings.model_validate(condition.settings)).look(world)
+    except UsageError:
+        raise
+    except FailbackError as error:
+        return Answer(False, error.message)

@@ -1,0 +1,438 @@
+"""What comes next: a function of the journal, the plan and the store's time. It changes nothing and asks nobody.
+
+A run is a *line* of items, and what comes next is the first that is not behind it. The line itself follows from the
+plan and from what people decided: a group that is taken back has the line of its undoing, and a machine that stays at
+the takeover site (a split) has its undoing before the rest goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pipeline.plans.model import Group, Plan
+from pipeline.runs.entries import Outcome
+from pipeline.runs.fold import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the plan's source and target can do, as far as it changes the order of things."""
+
+    reads: bool = True
+    quiesces: bool = True
+    proves: bool = True
+    rehearses: bool = True
+
+
+# -- what comes next ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """Effects that may go on side by side."""
+
+    effects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The conditions are to be looked at, and waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A person's answer is wanted. `fresh`: the question was not put yet, or an answer to it is good no more."""
+
+    what: str
+    binding: str
+    shown: dict[str, Any]
+    fresh: bool
+    state: str = "approval"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Until `until` at most; for nobody but time."""
+
+    state: str
+    reason: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A person has to look. `journaled`: it stands in the journal already."""
+
+    state: str
+    reason: str
+    remedy: str
+    journaled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The group is to be taken back: the plan says so."""
+
+    group: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The run has ended."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    by: str
+
+
+Next = Do | Look | Ask | Wait | Hold | Turn | Finish | Over | Paused
+
+
+# -- the line ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """All of them, side by side."""
+
+    names: tuple[str, ...]
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    what: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """The gate is open; it is looked on until the plan commits by itself."""
+
+    group: str
+
+
+Item = Effects | Conditions | Approval | Soak
+RED = 3
+"""Looks in a row that found something wrong while the gate is open, after which a person is called."""
+READY = ("preflight", "export", "stage", "rehearse")
+"""Verbs before anything at the takeover site is touched but by reading."""
+UNDONE_BY: dict[str, tuple[str, ...]] = {
+    "close": ("open",),
+    "halt": ("own", "boot"),
+    "return": ("claim",),
+    "restart": ("claim", "quiesce", "stop", "lock"),
+}
+"""Each verb of the way back, and which of the way forth call for it."""
+
+
+def line(state: RunState, plan: Plan, abilities: Abilities) -> Iterator[Item]:
+    """The whole of it, behind and before us."""
+    yield Conditions()
+    yield from _ready(plan, abilities)
+    if state.purpose == "rehearsal" or plan.rehearsal.before_cutover:
+        for group in plan.groups:
+            yield Effects((f"rehearse/{group.name}",), group.name)
+    if state.purpose == "rehearsal":
+        return
+    for group in ordered(plan):
+        if group.name in state.back:
+            yield from _back(state, group, group.machines)
+        elif group.name not in left_out(state, plan):
+            yield from _forth(state, plan, group, abilities)
+
+
+def left_out(state: RunState, plan: Plan) -> set[str]:
+    """Groups that come after one that was taken back: they are not begun."""
+    out: set[str] = set()
+    for group in ordered(plan):
+        if group.name not in state.back and set(group.after) & (out | state.back.keys()):
+            out.add(group.name)
+    return out
+
+
+def ordered(plan: Plan) -> list[Group]:
+    """Groups so that each comes after those it names."""
+    done: list[Group] = []
+    while len(done) < len(plan.groups):
+        behind = {group.name for group in done}
+        ready = [g for g in plan.groups if g.name not in behind and set(g.after) <= behind]
+        done += ready[:1] or [g for g in plan.groups if g.name not in behind]
+    return done
+
+
+def _ready(plan: Plan, abilities: Abilities) -> Iterator[Item]:
+    machines = [machine for group in plan.groups for machine in group.machines]
+    yield _each("preflight", machines)
+    if abilities.reads:
+        yield _each("export", machines)
+    yield _each("stage", machines)
+
+
+def _forth(state: RunState, plan: Plan, group: Group, abilities: Abilities) -> Iterator[Item]:
+    name = group.name
+    going = [m for m in group.machines if m not in state.stay]
+    waves = [[m for m in wave if m not in state.stay] for wave in group.waves]
+    if plan.approvals.cutover:
+        yield Approval(f"cutover/{name}", name)
+    yield _each("claim", going, name)
+    if abilities.quiesces:
+        for wave in reversed(waves):
+            yield _each("quiesce", wave, name)
+        yield _each("final", going, name)
+        yield from _off(waves, name)
+    else:
+        yield from _off(waves, name)
+        yield _each("final", going, name)
+    yield Effects((f"set/{name}",), name)
+    yield _each("refresh", going, name)
+    if state.stay:
+        yield from _back(state, group, [m for m in group.machines if m in state.stay])
+    for wave in waves:
+        yield _each("own", wave, name)
+        yield _each("boot", wave, name)
+        yield _each("verify", wave, name)
+    yield _each("clock", going, name)
+    if plan.approvals.gate:
+        yield Approval(f"gate/{name}", name)
+    for step in group.traffic:
+        yield Effects((f"open/{name}/{step.name}",), name)
+    yield Approval(f"commit/{name}", name) if plan.approvals.commit else Soak(name)
+    yield _each("commit", going, name)
+    yield _each("retire", going, name)
+
+
+def _off(waves: list[list[str]], name: str) -> Iterator[Item]:
+    for wave in reversed(waves):
+        for verb in ("stop", "prove", "lock"):
+            yield _each(verb, wave, name)
+
+
+def _back(state: RunState, group: Group, machines: list[str] | tuple[str, ...]) -> Iterator[Item]:
+    """Home is off and gone before the takeover side starts again; what was never begun needs no undoing."""
+    name = group.name
+    waves = [[m for m in wave if m in machines] for wave in group.waves]
+    if name in state.back:
+        for step in reversed(group.traffic):
+            if state.began(f"open/{name}/{step.name}"):
+                yield Effects((f"close/{name}/{step.name}",), name)
+    for wave in reversed(waves):
+        yield _each("halt", _touched(state, "halt", wave), name)
+    yield _each("return", _touched(state, "return", machines), name)
+    for wave in waves:
+        yield _each("restart", _touched(state, "restart", wave), name)
+
+
+def _touched(state: RunState, verb: str, machines: list[str] | tuple[str, ...]) -> list[str]:
+    return [m for m in machines if any(state.began(f"{before}/{m}") for before in UNDONE_BY[verb])]
+
+
+def _each(verb: str, machines: list[str], group: str = "") -> Effects:
+    return Effects(tuple(f"{verb}/{machine}" for machine in machines), group)
+
+
+# -- deciding ----------------------------------------------------------------------------------------------------------
+
+
+def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, suspect: str = "") -> Next:
+    """`now` is the store's time; `suspect` says what is wrong with it: no timer acts by it then."""
+    if state.outcome is not None:
+        return Over(state.outcome)
+    if state.paused:
+        return Paused(state.paused)
+    if state.cancelled and not touched(state):
+        return Finish("cancelled")
+    if state.stand is not None:
+        return Hold(state.stand.state, state.stand.reason, state.stand.remedy, journaled=True)
+    for item in line(state, plan, abilities):
+        group = getattr(item, "group", "")
+        if group and not suspect and (late := _late(state, plan, group, now)) is not None:
+            return late
+        match item:
+            case Conditions():
+                if state.met is None:
+                    return Look()
+            case Effects(names=names):
+                if any(state.effect(name).failed for name in names):
+                    return _failed(state, plan, names, group)
+                if todo := tuple(name for name in names if not state.done(name)):
+                    return (_expired(state, plan, group, now) if group else None) or Do(todo)
+            case Approval(what=what):
+                if (asked := _asked(state, plan, what, group, now)) is not None:
+                    return asked
+            case Soak():
+                if suspect and "clock-suspect" not in state.accepted:
+                    return Hold("clock-suspect", suspect, _choices(state.run), journaled=False)
+                if (soaking := _soaking(state, plan, group, now)) is not None:
+                    return soaking
+    if state.purpose == "rehearsal":
+        return Finish("rehearsed")
+    home = [g for g in plan.groups if g.name not in state.back and g.name not in left_out(state, plan)]
+    if not home:
+        return Finish("rolled back")
+    return Finish("committed" if len(home) == len(plan.groups) and not state.stay else "partly committed")
+
+
+def touched(state: RunState) -> bool:
+    """Anything at the takeover site may be other than it was."""
+    return any(name.split("/")[0] in ("claim", *UNDONE_BY["restart"]) for name, e in state.effects.items() if e.began)
+
+
+def gate_opened(state: RunState, group: Group) -> datetime | None:
+    """When users may have come in first: when the first step was begun, or, where there is none, when all machines of
+    the group had been verified."""
+    begun = [state.effect(f"open/{group.name}/{step.name}").since for step in group.traffic]
+    if group.traffic:
+        return min((time for time in begun if time is not None), default=None)
+    ends = [state.effect(f"verify/{m}").ended for m in group.machines if m not in state.stay]
+    done = all(state.done(f"verify/{m}") for m in group.machines if m not in state.stay)
+    return max((e for e in ends if e is not None), default=None) if done else None
+
+
+def binding_of(state: RunState, plan: Plan, what: str, group: str) -> tuple[str, dict[str, Any]]:
+    """(what an approval is good for, the same for people): the plan's version, the set and the targets."""
+    machines = [m for m in plan_group(plan, group).machines if m not in state.stay]
+    points = {
+        m: state.effect(f"final/{m}").result.get("point") or state.effect(f"stage/{m}").result.get("point")
+        for m in machines
+    }
+    places = {m: state.effect(f"stage/{m}").result.get("place") for m in machines}
+    shown = {
+        "what": what, "plan": f"{plan.name}@{state.version}", "target": plan.target, "points": points,
+        "places": places, "stay": sorted(state.stay),
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:32], shown
+
+
+def plan_group(plan: Plan, name: str) -> Group:
+    return next(group for group in plan.groups if group.name == name)
+
+
+def _asked(state: RunState, plan: Plan, what: str, group: str, now: datetime) -> Next | None:
+    """None: there is a good answer, or what it is about has begun under one."""
+    if what.startswith("cutover/") and any(state.began(f"claim/{m}") for m in plan_group(plan, group).machines):
+        return None
+    binding, shown = binding_of(state, plan, what, group)
+    question, answer = state.questions.get(what), state.answers.get(what)
+    if question is None or question.binding != binding:
+        return Ask(what, binding, shown, fresh=True)
+    if answer is None or answer.binding != binding:
+        return Ask(what, binding, shown, fresh=False)
+    if not answer.yes:
+        reason = f"{answer.by} said no" + (f": {answer.reason}" if answer.reason else "")
+        if what.startswith("cutover/"):
+            return Hold("rejected", reason, f"`failback run cancel {state.run}`, or approve it after all", False)
+        return Turn(group, reason) if what.startswith("gate/") else _refused(state, reason)
+    if now - answer.time > timedelta(seconds=plan.approvals.valid):
+        if what.startswith("cutover/"):
+            return Ask(what, binding, shown, fresh=question.time <= answer.time, state="approval-expired")
+        return _stale(state, answer.by)
+    return None
+
+
+def _expired(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
+    """Between the first machine that was quiesced and the first that starts at home: whether the approval still is
+    good. What has been started is finished."""
+    answer = state.answers.get(f"cutover/{group}")
+    machines = plan_group(plan, group).machines
+    if answer is None or group in state.back or any(state.began(f"own/{m}") for m in machines):
+        return None
+    if not any(state.began(f"claim/{m}") for m in machines):
+        return None
+    return _stale(state, answer.by) if now - answer.time > timedelta(seconds=plan.approvals.valid) else None
+
+
+def _stale(state: RunState, who: str) -> Hold:
+    return Hold(
+        "approval-expired",
+        f"the approval of {who} is too old",
+        f"`failback run approve {state.run}` or `failback run rollback {state.run}`",
+        journaled=False,
+    )
+
+
+def _refused(state: RunState, reason: str) -> Hold:
+    return Hold("rejected", reason, f"`failback run rollback {state.run}`, or approve it after all", journaled=False)
+
+
+def _late(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
+    """Whether the downtime is longer than allowed: before the gate opens only."""
+    allowed, which = plan.deadlines.downtime, plan_group(plan, group)
+    if allowed is None or "late" in state.accepted or group in state.back or gate_opened(state, which) is not None:
+        return None
+    begun = [t for m in which.machines for v in ("quiesce", "stop") if (t := state.effect(f"{v}/{m}").since)]
+    if not begun or now - min(begun) <= timedelta(seconds=allowed):
+        return None
+    reason = f"{group} has been down since {min(begun):%H:%M:%S}, longer than {allowed:.0f} s"
+    if plan.on_failure == "rollback":
+        return Turn(group, reason)
+    return Hold("late", reason, _choices(state.run), journaled=False)
+
+
+def _failed(state: RunState, plan: Plan, names: tuple[str, ...], group: str) -> Next:
+    name = next(name for name in names if state.effect(name).failed)
+    effect = state.effect(name)
+    verb = name.split("/")[0]
+    going_back = verb in UNDONE_BY or group in state.back
+    if group and not going_back and plan.on_failure == "rollback" and verb not in READY:
+        if gate_opened(state, plan_group(plan, group)) is None:
+            return Turn(group, f"{name}: {effect.error}")
+    remedy = effect.remedy or "mend it"
+    choices = _choices(state.run, back=going_back)
+    if effect.reason == "source-lost":
+        machine = name.split("/")[1]
+        choices += f"; if it is gone for good, `failback run override {state.run} {machine} --reason WHY` goes on with "
+        choices += "its newest point"
+    return Hold(effect.reason or "held", f"{name}: {effect.error}", f"{remedy}; then {choices}", journaled=False)
+
+
+def _choices(run: str, *, back: bool = False) -> str:
+    return f"`failback run retry {run}`" + ("" if back else f", or `failback run rollback {run}`")
+
+
+def _soaking(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
+    """None: it may be committed. Every look is an effect of its own, made while it is fresh."""
+    if f"commit/{group}" in state.answers and state.answers[f"commit/{group}"].yes:
+        return None
+    opened = gate_opened(state, plan_group(plan, group))
+    assert opened is not None  # the line comes here behind the gate only
+    rule, prefix = plan.commit, f"green/{group}/"
+    looks = {int(n.rpartition("/")[2]): e for n, e in state.effects.items() if n.startswith(prefix)}
+    done = sorted((e.ended, number) for number, e in looks.items() if e.ended is not None)
+    newest = done[-1][0] if done else opened
+    green, later = 0, now
+    for ended, number in reversed(done):
+        # One that is missing in between, while the store was away, begins the count anew.
+        if not looks[number].result.get("green") or later - ended > timedelta(seconds=2 * rule.every):
+            break
+        green, later = green + 1, ended
+    if green >= rule.green and now - opened >= timedelta(seconds=rule.after):
+        return None
+    red = [looks[number] for _ended, number in done[-RED:]]
+    if len(red) == RED and not any(look.result.get("green") for look in red) and "not green" not in state.accepted:
+        why = str(red[-1].result.get("why") or red[-1].error)
+        return Hold("not green", f"{group}: {why}", _choices(state.run), journaled=False)
+    open_ended = [number for number, e in looks.items() if e.ended is None]
+    due = newest + timedelta(seconds=rule.every)
+    if open_ended or now >= due:
+        return Do((f"{prefix}{open_ended[0] if open_ended else max(looks, default=0) + 1}",))
+    return Wait("soaking", f"{green} of {rule.green} looks were green since {opened:%H:%M:%S}", due)

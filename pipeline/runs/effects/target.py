@@ -1,0 +1,266 @@
+"""Home: the disks, the machine on them, and whether it works."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from manifests.names import encode_machine
+from pipeline.catalogue import Point
+from pipeline.collect.record import hold
+from pipeline.errors import BootError, FailbackError, RunRefused, TargetError, Unsupported, VerifyError
+from pipeline.home.arrival import Verify
+from pipeline.home.bring import bring_home
+from pipeline.home.clean import holder_of
+from pipeline.home.control import Controller
+from pipeline.home.ready import check_ready
+from pipeline.home.rehearse import rehearse as rehearse_one
+from pipeline.home.settle import drop, settled
+from pipeline.home.site import Site
+from pipeline.home.stage import staged
+from pipeline.runs.effects.job import ClockSuspect, Job, Result
+from pipeline.target import Build, Importer, Intent
+from pipeline.verify.checks import Check
+from pipeline.verify.results import Results
+from pipeline.verify.runner import run_checks
+from pipeline.verify.short import parse_hook
+from pipeline.verify.subject import BuildSubject
+
+STOP_SECONDS = 60.0
+GUEST_SECONDS = 20.0
+GUEST_OFF = 120.0
+"""Seconds by which a guest's clock may differ from the store's: Kerberos takes 300."""
+DEFAULT_CHECK = "console"
+
+
+def preflight(job: Job) -> Result:
+    """What can be known before anything moves, at both sides."""
+    found = job.source.preflight(job.subject, job.settings)
+    errors = [f for f in found if f.severity == "error"]
+    point = job.newest()
+    if point is not None:
+        with job.site() as site:
+            found += check_ready(site, point, job.wanted(point), Intent("production", boots=True))
+    if errors:
+        raise RunRefused(f"{errors[0].subject}: {errors[0].message}", remedy=errors[0].remedy)
+    return {"findings": [f"{f.severity}: {f.subject}: {f.message}" for f in found if f.severity != "note"]}
+
+
+def stage(job: Job) -> Result:
+    """The disks equal the newest point, as it is now."""
+    point = job.newest() or job.point()
+    return _staged(job, point)
+
+
+def refresh(job: Job) -> Result:
+    """The disks equal the set's point."""
+    return _staged(job, job.point())
+
+
+def rehearse(job: Job) -> Result:
+    """The whole group, by waves, each machine on a layer that is thrown away and cut off from every network; those of
+    earlier waves stay up until the last is known."""
+    group = next(g for g in job.plan.groups if g.name == job.subject)
+    known, verdicts = threading.Event(), dict[str, dict[str, Any]]()
+    failed: list[FailbackError] = []
+    ready = {machine: threading.Event() for machine in group.machines}
+
+    def one(machine: str) -> None:
+        own = job.with_control(_Child(job.control))
+        try:
+            _rehearsed(own, machine, verdicts, ready[machine], known)
+        except FailbackError as error:
+            failed.append(error)
+        finally:
+            ready[machine].set()
+
+    with ThreadPoolExecutor(len(group.machines)) as pool:
+        try:
+            for wave in group.waves:
+                for machine in wave:
+                    pool.submit(one, machine)
+                for machine in wave:
+                    while not ready[machine].wait(0.5):
+                        job.control.check()
+                if failed or not all(verdicts.get(m, {}).get("verified") for m in wave):
+                    break
+        finally:
+            known.set()
+    if failed:
+        raise failed[0]
+    wrong = [f"{machine}: {verdict['why']}" for machine, verdict in verdicts.items() if not verdict["verified"]]
+    if wrong:
+        raise VerifyError(f"the rehearsal of {group.name} failed: {'; '.join(wrong)}", remedy="nothing is left running")
+    return {"machines": verdicts}
+
+
+def boot(job: Job) -> Result:
+    """Built on a layer of the stage, and switched on: under our own home-provisional epoch alone."""
+    epoch = job.epoch()
+    if epoch.side != "home-provisional":
+        raise RunRefused(f"{job.subject} is {epoch.side}: it may not start at home", remedy="look who moved it")
+    point = job.point()
+    with job.site() as site:
+        job.confirm()
+        arrival = bring_home(site, point, job.wanted(point), boot=True)
+    return {"name": arrival.build.name if arrival.build else "", "point": point.manifest.label}
+
+
+def verify(job: Job) -> Result:
+    """Its checks. What is not found right fails the effect; the machine stays on for people to look at."""
+    results = _checked(job, job.subject, _artifacts(job, "cutover"))
+    if not results.verified:
+        raise VerifyError(f"{job.subject} is not verified: {results.why}", remedy=_seen(results))
+    return results.as_json()
+
+
+def clock(job: Job) -> Result:
+    """The guest's own time, before users come in: one that is off makes tickets, certificates and records wrong."""
+    with job.site() as site:
+        if "command" not in site.abilities.guest:
+            return {"unknown": f"{site.target} runs no commands in the guest"}
+        build = _running(site, job.subject)
+        try:
+            said = site.importer.command(build, ["date", "+%s"], seconds=GUEST_SECONDS)
+            guest = int(said.output.split()[0])
+        except (Unsupported, TargetError, ValueError, IndexError) as error:
+            return {"unknown": str(error)}
+    off = guest - job.now().timestamp()
+    if abs(off) > GUEST_OFF and "clock-suspect" not in job.state.accepted:
+        raise ClockSuspect(
+            f"the clock of {job.subject} is {off:+.0f} s off the store's", remedy="set it in the guest (NTP, time zone)"
+        )
+    return {"off": round(off)}
+
+
+def green(job: Job) -> Result:
+    """One look at a whole group while its gate is open. That something is wrong is what it found, not a failure."""
+    name = job.subject.partition("/")[0]
+    group = next(g for g in job.plan.groups if g.name == name)
+    wrong = []
+    for machine in group.machines:
+        if machine in job.state.stay:
+            continue
+        try:
+            results = _checked(job, machine, _artifacts(job, "green", machine))
+            wrong += [] if results.verified else [f"{machine}: {results.why}"]
+        except FailbackError as error:
+            wrong.append(f"{machine}: {error.message}")
+    return {"green": not wrong, "why": "; ".join(wrong)}
+
+
+def halt(job: Job) -> Result:
+    """Home is off, and what it would start from is gone: nobody who comes late can start it."""
+    with job.site() as site, site.held(f"run {job.run} goes back"):
+        place = site.find()
+        if place is None or place.build is None:
+            return {"off": True, "seen": "there is no machine at home"}
+        job.confirm()
+        if place.state == "running":
+            site.importer.stop(place.build, seconds=STOP_SECONDS)
+        seen = site.importer.observe(place.build)
+        if seen.power != "off":
+            raise TargetError(f"{job.subject} is {seen.power} at home", remedy="switch it off there, then retry")
+        place = site.find()
+        if place is not None and place.build is not None:
+            drop(site, place, place.build)
+        return {"off": True, "seen": f"{site.target} says it is off, and its layer is gone"}
+
+
+def _staged(job: Job, point: Point) -> Result:
+    wanted = job.wanted(point)
+    with job.site() as site:
+        check_ready(site, point, wanted, Intent("production", boots=True))
+        hold(job.repository, point, holder=holder_of(site), reason=f"on disks at {site.target}, by run {job.run}")
+        with site.held(f"run {job.run} stages {point.manifest.label}"):
+            found = staged(site, settled(site, point, reuse=False), point, wanted, instant=False)
+    written = sum(disk.counters.written for disk in found.disks)
+    return {
+        "point": point.manifest.label,
+        "sequence": point.manifest.sequence,
+        "place": str(site.marker),
+        "written": written,
+        "disks": [{"number": d.number, "mode": d.mode, "reason": d.reason, "proof": d.proof} for d in found.disks],
+    }
+
+
+def _rehearsed(
+    job: Job, machine: str, verdicts: dict[str, dict[str, Any]], ready: threading.Event, known: threading.Event
+) -> None:
+    point = job.point(machine)
+
+    def look(importer: Importer, build: Build, fresh: bool) -> Results:
+        subject = BuildSubject(
+            importer, build, job.wanted(point).hardware, _artifacts(job, "rehearsal", machine),
+            booted=time.monotonic(), fresh=fresh,
+        )  # fmt: skip
+        results = run_checks(_checks_of(job, machine), subject, job.control)
+        _picture(importer, build, _artifacts(job, "rehearsal", machine))
+        verdicts[machine] = results.as_json()
+        ready.set()
+        if results.verified:
+            while not known.wait(0.5):
+                job.control.check()
+        return results
+
+    verified: Verify = look
+    with job.site(machine) as site:
+        rehearse_one(site, point, job.wanted(point), verify=verified)
+
+
+def _checked(job: Job, machine: str, artifacts: Path) -> Results:
+    with job.site(machine) as site:
+        build = _running(site, machine)
+        subject = BuildSubject(
+            site.importer, build, job.wanted(job.point(machine)).hardware, artifacts, booted=time.monotonic(), fresh=True
+        )
+        try:
+            return run_checks(_checks_of(job, machine), subject, job.control)
+        finally:
+            _picture(site.importer, build, artifacts)
+
+
+def _running(site: Site, machine: str) -> Build:
+    place = site.find()
+    if place is None or place.build is None or place.state not in ("running", "kept"):
+        raise BootError(f"{machine} does not run at {site.target}", remedy="somebody switched it off: look there")
+    return place.build
+
+
+def _checks_of(job: Job, machine: str) -> Sequence[Check]:
+    return job.plan.machines[machine].checks or (parse_hook(DEFAULT_CHECK),)
+
+
+def _artifacts(job: Job, step: str, machine: str = "") -> Path:
+    return job.ground.state / "runs" / job.run / encode_machine(machine or job.subject) / step
+
+
+def _picture(importer: Importer, build: Build, folder: Path) -> None:
+    try:
+        png = importer.picture(build)
+    except TargetError:
+        return  # what the checks found counts
+    if png is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "picture.png").write_bytes(png)
+
+
+def _seen(results: Results) -> str:
+    return "; ".join(f"{c.name}: {c.seen}" for c in results.checks if c.status not in ("passed", "skipped")) or "look"
+
+
+class _Child(Controller):
+    """Ends when its parent does."""
+
+    def __init__(self, parent: Controller) -> None:
+        super().__init__(watch=parent.watch, tell=parent.tell)
+        self._parent = parent
+
+    def check(self) -> None:
+        if not self._shields:
+            self._parent.check()
+        super().check()

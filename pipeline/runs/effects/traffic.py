@@ -1,0 +1,56 @@
+"""The traffic gate: the plan's steps that let users in, each by name `GROUP/STEP`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.errors import TargetError
+from pipeline.plans.model import Group, TrafficStep
+from pipeline.plans.registry import traffic_class
+from pipeline.plans.traffic import Gate, Way
+from pipeline.runs.effects.job import Job, Result
+from pipeline.target import Build, Importer
+
+
+def open_step(job: Job) -> Result:
+    group, step = _step(job)
+    job.confirm()
+    return {"did": _gate(step).open(_way(job, group))}
+
+
+def close_step(job: Job) -> Result:
+    group, step = _step(job)
+    job.confirm()
+    return {"did": _gate(step).close(_way(job, group))}
+
+
+def _gate(step: TrafficStep) -> Gate[Any]:
+    kind = traffic_class(step.kind)
+    return kind(kind.Settings.model_validate(step.settings))
+
+
+def _step(job: Job) -> tuple[Group, TrafficStep]:
+    name, _, wanted = job.subject.partition("/")
+    group = next(g for g in job.plan.groups if g.name == name)
+    return group, next(s for s in group.traffic if s.name == wanted)
+
+
+def _way(job: Job, group: Group) -> Way:
+    machines = [m for m in group.machines if m not in job.state.stay]
+    epochs = [str(job.state.effect(f"own/{m}").result.get("epoch", "")) for m in machines]
+    environment = {
+        "FAILBACK_RUN": job.run,
+        "FAILBACK_GROUP": group.name,
+        "FAILBACK_MACHINES": ",".join(machines),
+        "FAILBACK_EPOCH": ",".join(epochs),
+    }
+
+    def at_home(machine: str) -> tuple[Importer, Build]:
+        site = job.ground.importer(job.plan.target)
+        with job.site(machine) as found:
+            place = found.find()
+        if place is None or place.build is None:
+            raise TargetError(f"{machine} is not at {job.plan.target}", remedy="look whether somebody took it away")
+        return site, place.build
+
+    return Way(group.name, job.run, job.control, at_home, environment)

@@ -1,0 +1,235 @@
+"""What a journal says a run has come to: every entry in turn, and nothing else (no clock, no look at the world)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pipeline.errors import CorruptObject
+from pipeline.runs.entries import (
+    Asked,
+    Decided,
+    Ended,
+    Entry,
+    Finished,
+    Held,
+    Intended,
+    Met,
+    Outcome,
+    Purpose,
+    Started,
+    Taken,
+    Turned,
+)
+
+
+@dataclass(slots=True)
+class Effect:
+    """One effect on the world, by name (`verb/subject`). `began`: it may have happened, in whole or in part."""
+
+    attempts: int = 0
+    done: bool = False
+    failed: bool = False
+    """For good, until a person says `retry`: what is transient is tried again without one."""
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    remedy: str = ""
+    reason: str = ""
+    since: datetime | None = None
+    """When the first attempt was about to be made."""
+    ended: datetime | None = None
+
+    @property
+    def began(self) -> bool:
+        return self.attempts > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    what: str
+    binding: str
+    time: datetime
+    shown: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A person's yes or no to the question with this binding."""
+
+    yes: bool
+    binding: str
+    by: str
+    time: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Why nothing goes on by itself."""
+
+    state: str
+    reason: str
+    remedy: str
+    time: datetime
+
+
+@dataclass(slots=True)
+class RunState:
+    """See `fold`."""
+
+    run: str
+    number: int = 0
+    """Entries so far: what a person's command expects to find (`--expect`)."""
+    plan: str = ""
+    version: int = 0
+    purpose: Purpose = "cutover"
+    started: datetime | None = None
+    started_by: str = ""
+    newest: datetime | None = None
+    conductor: int = 0
+    process: dict[str, Any] = field(default_factory=dict)
+    effects: dict[str, Effect] = field(default_factory=dict)
+    met: dict[str, str] | None = None
+    questions: dict[str, Question] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    paused: str = ""
+    """By whom; empty: it is not."""
+    stand: Stand | None = None
+    back: dict[str, str] = field(default_factory=dict)
+    """Groups that are taken back, and why."""
+    discard: set[str] = field(default_factory=set)
+    """Groups of which what was written at home may be given up."""
+    stay: dict[str, str] = field(default_factory=dict)
+    """Machines that stay at the takeover site by an approved split, and who said so."""
+    vouched: dict[str, str] = field(default_factory=dict)
+    """Machines that a person vouches for being off, and who."""
+    flags: set[str] = field(default_factory=set)
+    accepted: set[str] = field(default_factory=set)
+    """Words for why the run stood still that a person has taken note of by `retry`: it does not stand for them again."""
+    cancelled: str = ""
+    outcome: Outcome | None = None
+    finished: datetime | None = None
+
+    def effect(self, name: str) -> Effect:
+        """As far as it came; one that was never begun is not kept."""
+        return self.effects.get(name) or Effect()
+
+    def done(self, name: str) -> bool:
+        return self.effect(name).done
+
+    def began(self, name: str) -> bool:
+        return self.effect(name).began
+
+    @property
+    def failed(self) -> list[str]:
+        return [name for name, effect in self.effects.items() if effect.failed]
+
+
+def fold(run: str, entries: Iterable[Entry]) -> RunState:
+    """The state after `entries`. Raises CorruptObject when they do not begin as a run does."""
+    state = RunState(run)
+    for entry in entries:
+        step(state, entry)
+    return state
+
+
+def step(state: RunState, entry: Entry) -> None:
+    """One entry more."""
+    if (state.number == 0) != isinstance(entry.body, Started):
+        raise CorruptObject(f"the journal of {state.run} does not begin as one of a run")
+    state.number, state.newest = entry.number, entry.time
+    match entry.body:
+        case Started() as body:
+            state.plan, state.version, state.purpose = body.plan, body.version, body.purpose
+            state.started, state.started_by = entry.time, entry.by
+        case Taken() as body:
+            state.conductor, state.process = body.conductor, body.process
+        case Intended() | Ended() | Met() | Asked() | Held() | Turned() | Finished() as body:
+            # What a conductor appends after another has taken over was done in ignorance; but an outcome is a fact.
+            if body.conductor == state.conductor or isinstance(body, Ended):
+                _conducted(state, entry, body)
+        case Decided() as body:
+            _decided(state, entry, body)
+
+
+def _conducted(
+    state: RunState, entry: Entry, body: Intended | Ended | Met | Asked | Held | Turned | Finished
+) -> None:
+    match body:
+        case Intended():
+            effect = state.effects.setdefault(body.effect, Effect())
+            effect.attempts += 1
+            effect.since = effect.since or entry.time
+        case Ended():
+            effect = state.effects.setdefault(body.effect, Effect())
+            if effect.done:
+                return
+            effect.done, effect.failed = body.done, not body.done and not body.transient
+            effect.result, effect.error, effect.remedy = body.result, body.error, body.remedy
+            effect.reason = body.reason
+            effect.ended = entry.time
+        case Met():
+            state.met = body.answers
+        case Asked():
+            state.questions[body.what] = Question(body.what, body.binding, entry.time, body.shown)
+            answer = state.answers.get(body.what)
+            if answer is not None and answer.binding != body.binding:
+                del state.answers[body.what]
+        case Held():
+            state.stand = Stand(body.state, body.reason, body.remedy, entry.time)
+        case Turned():
+            state.back.setdefault(body.group, body.reason)
+            state.stand = None
+        case Finished():
+            state.outcome, state.finished = body.outcome, entry.time
+
+
+def _decided(state: RunState, entry: Entry, body: Decided) -> None:
+    said = f"{entry.by}: {body.reason}" if body.reason else entry.by
+    match body.verb:
+        case "approve" | "reject":
+            if state.stand is not None and state.stand.state in ("approval-expired", "rejected"):
+                state.stand = None
+            state.answers[body.what] = Answer(body.verb == "approve", body.binding, entry.by, entry.time, body.reason)
+        case "pause":
+            state.paused = said
+        case "resume":
+            state.paused = ""
+        case "hold":
+            state.stand = Stand("held", f"asked for by {said}", "", entry.time)
+        case "retry":
+            if state.stand is not None:
+                state.accepted.add(state.stand.state)
+            state.stand = None
+            for effect in state.effects.values():
+                effect.failed = False
+        case "cancel":
+            state.cancelled = said
+            state.stand = None
+        case "rollback":
+            state.back.setdefault(body.what, f"asked for by {said}")
+            if body.discard:
+                state.discard.add(body.what)
+            state.stand = None
+            for effect in state.effects.values():
+                effect.failed = False
+        case "commit":
+            question = state.questions.get(body.what)
+            binding = question.binding if question else body.binding
+            state.answers[body.what] = Answer(True, binding, entry.by, entry.time, body.reason)
+        case "split":
+            for machine in body.machines:
+                state.stay.setdefault(machine, said)
+            state.stand = None
+            for effect in state.effects.values():
+                effect.failed = False
+        case "flag":
+            state.flags.add(body.what)
+        case "override":
+            for machine in body.machines:
+                state.vouched.setdefault(machine, said)
+            state.stand = None
+            for effect in state.effects.values():
+                effect.failed = False
