@@ -18,6 +18,9 @@ code  meaning
 12    the machine is there, but it does not start or a required check failed
 13    the repository's keys: missing, wrong, or not good for this; or it is not the repository that is known here
 14    an agent: not paired, silent, or it refused an order
+15    a run waits for a person: an approval, or it is held
+16    a run waits for its conditions, or for time (`--no-wait`)
+17    a run ended otherwise than at home: rolled back, cancelled, or only a part of it came home
 70    a bug in failback
 129   ended by a hang-up
 130   ended by Ctrl-C
@@ -37,6 +40,9 @@ VERIFY = 8
 UNREADABLE = 10
 NOT_CLEAN = 11
 NOT_VERIFIED = 12
+RUN_ASKS = 15
+RUN_WAITS = 16
+RUN_UNDONE = 17
 BUG = 70
 SIGNALLED = 128
 """Plus the number of the signal."""

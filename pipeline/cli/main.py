@@ -25,6 +25,7 @@ from pipeline.cli.list import list_
 from pipeline.cli.protect import protect
 from pipeline.cli.repair import repair
 from pipeline.cli.repository import app as repository
+from pipeline.cli.run import app as run_of_plan
 from pipeline.cli.salvage import salvage
 from pipeline.cli.scrub import scrub
 from pipeline.cli.serve import serve
@@ -43,7 +44,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 2 usage, 3 no such point, 4 store, 5 damaged data, 6 source, 7 target, "
     "8 data differ, 9 held by another command, 10 unreadable ranges, 11 found something to mend beforehand, "
-    "12 does not start or a check failed, 13 keys, 14 agents, 70 bug.",
+    "12 does not start or a check failed, 13 keys, 14 agents, 15 a run waits for a person, 16 for its conditions, "
+    "17 a run ended otherwise than at home, 70 bug.",
 )
 
 
@@ -73,6 +75,7 @@ app.add_typer(repository, name="repository", help="Make a repository, or see wha
 app.add_typer(key, name="key", help="Who may open an encrypted repository, and as what.")
 app.add_typer(agent, name="agent", help="Programs elsewhere that write disks, and obey this host.")
 app.add_typer(worker, name="worker", help="Make the disk of a machine that is an agent.")
+app.add_typer(run_of_plan, name="run", help="Execute a plan: bring its machines home together, or back.")
 app.command("export")(export)
 app.command("import")(import_)
 app.command("copy")(copy)

@@ -1,0 +1,157 @@
+"""A run in words: for `run show`, `watch`, and at the end of every command that conducts one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.plans.model import Group, Plan
+from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, ordered, touched
+from pipeline.runs.entries import Entry
+from pipeline.runs.fold import Effect, RunState
+
+STEPS = (
+    ("export", "exported"), ("stage", "staged"), ("quiesce", "quiesced"), ("final", "last point taken"),
+    ("stop", "stopped"), ("prove", "proved off"), ("lock", "locked"), ("refresh", "refreshed"), ("own", "owned"),
+    ("boot", "started at home"), ("verify", "verified"), ("commit", "home for good"), ("halt", "off at home"),
+    ("restart", "runs at the takeover site"),
+)  # fmt: skip
+"""Verbs of one machine in their order, and what is true once they are done."""
+
+
+def headline(state: RunState) -> str:
+    """Where it is, in a few words."""
+    if state.outcome is not None:
+        return state.outcome
+    if state.paused:
+        return f"paused by {state.paused}"
+    if state.stand is not None:
+        return f"{state.stand.state}: {state.stand.reason}"
+    if state.back:
+        return f"going back: {', '.join(state.back)}"
+    if asked := [q.what for q in state.questions.values() if open_question(state, q.what)]:
+        return f"asks for approval: {', '.join(asked)}"
+    if state.met is None:
+        return "waits for its conditions"
+    running = [name for name, e in state.effects.items() if e.began and not e.done and not e.failed]
+    return f"under way: {', '.join(running)}" if running else "under way"
+
+
+def open_question(state: RunState, what: str) -> bool:
+    answer = state.answers.get(what)
+    return answer is None or answer.binding != state.questions[what].binding
+
+
+def lines(state: RunState, plan: Plan, coming: Next | None) -> list[str]:
+    """The run, its machines by groups and waves, what it waits for, and what going back costs."""
+    began = f"{state.started:%Y-%m-%d %H:%M:%S} UTC" if state.started else "?"
+    found = [f"run {state.run} of {state.plan}@{state.version}, begun {began} by {state.started_by}", ""]
+    for group in ordered(plan):
+        found.append(f"  {group.name}{_group_note(state, group)}")
+        for number, wave in enumerate(group.waves, 1):
+            found += [f"    wave {number}  {machine:<20} {machine_line(state, machine)}" for machine in wave]
+    found += ["", f"  {headline(state)}"]
+    found += [f"    {what}" for what in _waiting(state, coming)]
+    found.append(f"  {undo(state, plan)}")
+    return found
+
+
+def machine_line(state: RunState, machine: str) -> str:
+    """The furthest step of one machine, and what is wrong with it."""
+    if machine in state.stay:
+        said = "stays at the takeover site"
+        return f"{said}, runs there" if state.done(f"restart/{machine}") else said
+    reached = "waits"
+    for verb, words in STEPS:
+        effect = state.effect(f"{verb}/{machine}")
+        if effect.done:
+            reached = words
+        elif effect.failed:
+            return f"{verb} failed: {effect.error}"
+        elif effect.began:
+            return f"{reached}; {verb} is under way{_again(effect)}"
+    point = state.effect(f"final/{machine}").result.get("point") or state.effect(f"stage/{machine}").result.get("point")
+    return f"{reached}  ({point})" if point else reached
+
+
+def undo(state: RunState, plan: Plan) -> str:
+    """What going back would cost now."""
+    if state.outcome == "committed":
+        return "there is no way back by this run: home is committed"
+    if state.outcome is not None or not touched(state):
+        return "going back now costs nothing: the takeover side was not touched"
+    opened = [(g, t) for g in plan.groups if g.name not in state.back and (t := gate_opened(state, g)) is not None]
+    done = [g.name for g in plan.groups if any(state.began(f"commit/{m}") for m in g.machines)]
+    if done:
+        return f"there is no way back for {', '.join(done)}: home for good"
+    if opened:
+        group, time = min(opened, key=lambda entry: entry[1])
+        return (
+            f"going back now gives up what was written at home in {group.name} since {time:%H:%M} UTC "
+            f"(`failback run rollback {state.run} --discard`)"
+        )
+    return f"going back now costs nothing but the time to start the takeover side (`failback run rollback {state.run}`)"
+
+
+def document(state: RunState, plan: Plan, coming: Next | None) -> dict[str, Any]:
+    """The same as values for JSON."""
+    return {
+        "run": state.run,
+        "plan": f"{state.plan}@{state.version}",
+        "purpose": state.purpose,
+        "entries": state.number,
+        "outcome": state.outcome,
+        "state": headline(state),
+        "waiting": _waiting(state, coming),
+        "undo": undo(state, plan),
+        "groups": [
+            {
+                "name": group.name,
+                "waves": [{m: machine_line(state, m) for m in wave} for wave in group.waves],
+                "back": state.back.get(group.name),
+            }
+            for group in ordered(plan)
+        ],
+        "effects": {
+            name: {"done": e.done, "failed": e.failed, "attempts": e.attempts, "error": e.error, "result": e.result}
+            for name, e in state.effects.items()
+        },
+    }
+
+
+def entry_line(entry: Entry) -> str:
+    """One entry of the journal, for people."""
+    said = entry.body.model_dump(exclude={"kind", "conductor", "binding", "process"}, exclude_defaults=True)
+    shown = "  ".join(f"{name}={value}" for name, value in said.items())
+    return f"{entry.number:>5}  {entry.time:%H:%M:%S}  {entry.body.kind:<9} {shown}  ({entry.by})"
+
+
+def _waiting(state: RunState, coming: Next | None) -> list[str]:
+    """What it waits for, and what a person can do."""
+    match coming:
+        case Hold(remedy=remedy):
+            return [remedy] if remedy else []
+        case Ask(what=what, shown=shown):
+            points = ", ".join(f"{m}: {p}" for m, p in shown.get("points", {}).items())
+            return [
+                f"{what} brings home {points} to {shown.get('target')}",
+                f"`failback run approve {state.run}` or `failback run reject {state.run}`",
+            ]
+        case Paused():
+            return [f"`failback run resume {state.run}`"]
+        case Wait(reason=reason, until=until):
+            return [f"{reason}; looks again at {until:%H:%M:%S} UTC"]
+        case Look():
+            return ["`failback run conduct` looks at the conditions again"]
+    if state.stand is not None and state.stand.remedy:
+        return [state.stand.remedy]
+    return []
+
+
+def _group_note(state: RunState, group: Group) -> str:
+    if group.name in state.back:
+        return f": goes back ({state.back[group.name]})"
+    return ""
+
+
+def _again(effect: Effect) -> str:
+    return f" (attempt {effect.attempts}: {effect.error})" if effect.error else ""
