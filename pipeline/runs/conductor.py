@@ -19,9 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from manifests.envelope import Kind
 from manifests.machine import Model
-from manifests.manifest import encode_record
 from manifests.names import run_prefix
 from pipeline.errors import (
     AgentSilent,
@@ -39,7 +37,7 @@ from pipeline.errors import (
 from pipeline.home.control import Controller
 from pipeline.home.site import Ground
 from pipeline.plans.model import Plan
-from pipeline.progress import Watch, ignore
+from pipeline.progress import Counters, Watch, ignore
 from pipeline.runs.decide import (
     Abilities,
     Ask,
@@ -61,6 +59,7 @@ from pipeline.runs.effects.table import VERBS
 from pipeline.runs.entries import Asked, Decided, Ended, Entry, Finished, Held, Intended, Met, Taken, Turned
 from pipeline.runs.fold import RunState, fold, step
 from pipeline.runs.journal import Journal, Moved
+from pipeline.runs.status import encode_status, progress_of, status_key
 from pipeline.runs.store_clock import StoreClock
 from pipeline.source import Source
 from pipeline.transfer.process import Process
@@ -118,6 +117,8 @@ class Conductor:
         self.number = 0
         self.here = here or Process.current()
         self.status: dict[str, Any] = {}
+        self._counters: dict[str, Counters] = {}
+        self._told: dict[str, str] = {}
         self._lock = threading.RLock()
         self._lost: str = ""
         self._controls: set[Controller] = {crew.source_control}
@@ -133,7 +134,7 @@ class Conductor:
             raise RunRefused(f"there is no run {self.run}", remedy="`failback run list` shows them")
         why = self._why_free()
         self.number = self.state.conductor + 1
-        self._clock.key = f"{run_prefix(self.run)}conductors/{self.number:010d}"
+        self._clock.key = status_key(self.run, self.number)
         self._beat_once()
         taken = Taken(conductor=self.number, process=self.here.document(), why=why)
         try:
@@ -151,7 +152,7 @@ class Conductor:
         if alive is False:
             return f"conductor {before} ({_who(self.state.process)}) is dead"
         store = self.crew.ground.repository.store
-        info = store.head(f"{run_prefix(self.run)}conductors/{before:010d}")
+        info = store.head(status_key(self.run, before))
         probe = StoreClock(store, f"{run_prefix(self.run)}conductors/clock")
         silent = probe.look(b"{}") - (info.modified if info else self.state.newest or probe.now())
         if silent < SILENT:
@@ -285,13 +286,29 @@ class Conductor:
             )
         except Moved:
             return  # somebody decided meanwhile: think again
-        control = Controller(watch=self.crew.watch(name), tell=lambda text: self.crew.tell(name, text))
+        control = self._control(name)
         self._controls.add(control)
         try:
             ended = self._ended_as(name, attempt, control)
         finally:
             self._controls.discard(control)
+            self._counters.pop(name, None)
+            self._told.pop(name, None)
         self._patiently(lambda: self._append(ended, unless=lambda entry: isinstance(entry.body, Taken)))
+
+    def _control(self, name: str) -> Controller:
+        """What the effect counts and tells goes to whoever sits here, and into the next sign of life."""
+        shown = self.crew.watch(name)
+
+        def watch(counters: Counters) -> None:
+            self._counters[name] = counters
+            shown(counters)
+
+        def tell(text: str) -> None:
+            self._told[name] = text
+            self.crew.tell(name, text)
+
+        return Controller(watch=watch, tell=tell)
 
     def _ended_as(self, name: str, attempt: int, control: Controller) -> Ended:
         verb, _, subject = name.partition("/")
@@ -394,9 +411,10 @@ class Conductor:
 
     def _beat_once(self) -> None:
         with self._lock:
-            said = {"format": 1, "process": self.here.document(), "status": _plain(self.status)}
-        sealing = self.crew.ground.repository.sealing
-        self._clock.look(encode_record(Kind.RECORD, said, sealing=sealing, key=self._clock.key))
+            progress = {name: progress_of(counters) for name, counters in list(self._counters.items())}
+            said = _plain({**self.status, "progress": progress, "told": dict(self._told)})
+        repository = self.crew.ground.repository
+        self._clock.look(encode_status(repository, self._clock.key, self.here.document(), said))
 
     def _nap(self, seconds: float) -> None:
         self.crew.pause(seconds)

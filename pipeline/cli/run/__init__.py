@@ -9,10 +9,12 @@ from pipeline.cli.run.decide import add_words
 from pipeline.cli.run.list import list_
 from pipeline.cli.run.show import show
 from pipeline.cli.run.start import start
+from pipeline.cli.run.watch import watch
 
 app = typer.Typer(no_args_is_help=True)
 app.command("start")(start)
 app.command("conduct")(conduct)
 app.command("list")(list_)
 app.command("show")(show)
+app.command("watch")(watch)
 add_words(app)
