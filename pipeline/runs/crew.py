@@ -47,11 +47,10 @@ def crew_of(
         home = site.abilities
     if not home.machines:
         raise UsageError(f"{plan.target} has disks and no machines: nothing can be cut over there")
+    able = {name: source.able(name, machine.source) for name, machine in plan.machines.items()}
     abilities = Abilities(
-        reads=source.abilities.reads,
-        quiesces=source.abilities.quiesce != "none",
-        proves=source.abilities.proof != "none",
-        rehearses=home.layer != "none",
+        unread=frozenset(name for name, can in able.items() if not can.reads),
+        restless=frozenset(name for name, can in able.items() if can.quiesce == "none"),
     )
 
     def look(state: RunState, now: datetime) -> Answers:

@@ -21,12 +21,12 @@ from pipeline.runs.fold import RunState
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What the plan's source and target can do, as far as it changes the order of things."""
+    """What the plan's source cannot do, as far as it changes the order of things."""
 
-    reads: bool = True
-    quiesces: bool = True
-    proves: bool = True
-    rehearses: bool = True
+    unread: frozenset[str] = frozenset()
+    """Machines that something else exports."""
+    restless: frozenset[str] = frozenset()
+    """Machines that cannot be quiesced: they are stopped before their last point is taken."""
 
 
 # -- what comes next ---------------------------------------------------------------------------------------------------
@@ -183,8 +183,7 @@ def ordered(plan: Plan) -> list[Group]:
 def _ready(plan: Plan, abilities: Abilities) -> Iterator[Item]:
     machines = [machine for group in plan.groups for machine in group.machines]
     yield _each("preflight", machines)
-    if abilities.reads:
-        yield _each("export", machines)
+    yield _each("export", [m for m in machines if m not in abilities.unread])
     yield _each("stage", machines)
 
 
@@ -195,14 +194,13 @@ def _forth(state: RunState, plan: Plan, group: Group, abilities: Abilities) -> I
     if plan.approvals.cutover:
         yield Approval(f"cutover/{name}", name)
     yield _each("claim", going, name)
-    if abilities.quiesces:
-        for wave in reversed(waves):
-            yield _each("quiesce", wave, name)
-        yield _each("final", going, name)
-        yield from _off(waves, name)
-    else:
-        yield from _off(waves, name)
-        yield _each("final", going, name)
+    still = [[m for m in wave if m not in abilities.restless] for wave in waves]
+    for wave, quiet in zip(reversed(waves), reversed(still), strict=True):
+        yield _each("quiesce", quiet, name)
+        yield from _off([m for m in wave if m not in quiet], name)
+    yield _each("final", going, name)
+    for quiet in reversed(still):
+        yield from _off(quiet, name)
     yield Effects((f"set/{name}",), name)
     yield _each("refresh", going, name)
     if state.stay:
@@ -221,10 +219,9 @@ def _forth(state: RunState, plan: Plan, group: Group, abilities: Abilities) -> I
     yield _each("retire", going, name)
 
 
-def _off(waves: list[list[str]], name: str) -> Iterator[Item]:
-    for wave in reversed(waves):
-        for verb in ("stop", "prove", "lock"):
-            yield _each(verb, wave, name)
+def _off(machines: list[str], name: str) -> Iterator[Item]:
+    for verb in ("stop", "prove", "lock"):
+        yield _each(verb, machines, name)
 
 
 def _back(state: RunState, group: Group, machines: list[str] | tuple[str, ...]) -> Iterator[Item]:

@@ -35,7 +35,7 @@ def final(job: Job) -> Result:
         if point is None:
             raise CatalogueError(f"{job.subject} has no recovery point", remedy="it cannot come home from here")
         return {**_said(point), "override": who, "lost_since": point.manifest.started}
-    if not job.source.abilities.reads:
+    if not job.source.able(job.subject, job.settings).reads:
         return _from_elsewhere(job)
     return _exported(job, final=True)
 

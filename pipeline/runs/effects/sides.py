@@ -51,7 +51,7 @@ def prove(job: Job) -> Result:
 def lock(job: Job) -> Result:
     if who := job.state.vouched.get(job.subject):
         return {"override": who}
-    if not job.source.abilities.locks:
+    if not job.source.able(job.subject, job.settings).locks:
         return {"locked": False}
     epoch = _moving(job)
     job.confirm()
