@@ -124,6 +124,18 @@ def journal_key(machine: str, run: str, number: int) -> str:
     return f"{session_prefix(machine, run)}journal/{number:08d}"
 
 
+PLANS_PREFIX = "plans/"
+
+
+def plan_prefix(plan: str) -> str:
+    """`plan` has a-z, 0-9 and '-' only, as a plan's model sees to."""
+    return f"{PLANS_PREFIX}{plan}/"
+
+
+def plan_key(plan: str, version: int) -> str:
+    return f"{plan_prefix(plan)}{sequence_part(version)}"
+
+
 def relocations_prefix(pack: bytes) -> str:
     digits = pack.hex()
     return f"relocations/{digits[:2]}/{digits}/"

@@ -68,7 +68,7 @@ def _network(value: object) -> object:
     raise ValueError("this is no network; write its name, null for no adapter, or {name: ..., model: ...}")
 
 
-Size = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
+Size = Annotated[int, Field(ge=1), BeforeValidator(_bytes, json_schema_input_type=str)]
 """Bytes; in YAML a text with a unit."""
 Name = Annotated[str, AfterValidator(_template)]
 Text = Annotated[str, Field(min_length=1)]
@@ -80,6 +80,9 @@ class NetworkTarget(Model):
     name: Text | None = None
     isolated: bool = False
     model: str = Field(default="", description="of the adapter: virtio, vmxnet3, e1000e, ...; empty: as at the source")
+
+
+Network = Annotated[NetworkTarget | None, BeforeValidator(_network, json_schema_input_type=Text | NetworkTarget | None)]
 
 
 class DiskTarget(Model):
@@ -98,7 +101,7 @@ class MachineMapping(Model):
     cpus: int | None = Field(default=None, ge=1, le=4096)
     memory: Size | None = None
     firmware: Literal["bios", "uefi"] | None = None
-    networks: dict[str, Annotated[NetworkTarget | None, BeforeValidator(_network)]] = Field(default_factory=dict)
+    networks: dict[str, Network] = Field(default_factory=dict)
     mac: Literal["keep", "new"] | None = None
     storage: Text | None = None
     format: Text | None = None

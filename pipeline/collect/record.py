@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from manifests.envelope import Kind
@@ -134,6 +135,25 @@ def verified(repository: Repository, machine: str) -> set[int]:
         if digits.isdigit():
             found.add(int(digits))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """That a point was found good. `time` is when that was noted, by the store's clock."""
+
+    sequence: int
+    how: str
+    time: datetime
+
+
+def verifications(repository: Repository, machine: str) -> list[Verification]:
+    """All of a machine, the latest first, as listed: whoever believes one reads it (`verified_manifests`)."""
+    found = []
+    for info in repository.store.list(_verified_prefix(machine)):
+        _, _, digits, how = (*info.key.split("/"), "", "")[:4]
+        if digits.isdigit() and how in HOW:
+            found.append(Verification(int(digits), how, info.modified))
+    return sorted(found, key=lambda v: (v.time, v.sequence, v.how), reverse=True)
 
 
 def verification_keys(names: Iterable[Name]) -> list[str]:

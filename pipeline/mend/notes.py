@@ -18,6 +18,7 @@ NOTES = {
     "gc/": "nothing depends on it: the next collections write it anew, or clear it away",
     "holds/": "collections stop at it: remove it, and hold the point again",
     "verified/": "remove it, and verify the point again",
+    "plans/": "restore it from an older version or copy of the bucket; a run of it cannot go on without",
     "scrub/": "nothing is lost: remove it, and scrubs write it anew",
 }
 """By place: what to do when an object there is damaged."""

@@ -59,6 +59,10 @@ class Look(ABC, Generic[S]):
     def __init__(self, settings: S) -> None:
         self.settings = settings
 
+    def check(self, plan: Plan) -> None:
+        """Raises UsageError when the settings do not fit the plan. Looks at nothing outside of it."""
+        return
+
     @abstractmethod
     def look(self, world: World) -> Answer: ...
 

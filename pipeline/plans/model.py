@@ -22,39 +22,56 @@
     deadlines: {conditions: 12h, downtime: 30min}
     commit: {after: 10min, green: 5}
 
-All of a plan is data: nothing in it is run before a run begins, but conditions of kind `command`. Durations and sizes
-are texts with a unit. What a kind of source, condition or traffic step wants in its `settings` is said by that kind.
+All of a plan is data: nothing in it is run before a run begins, but conditions of kind `command` (`plan check` looks at
+all conditions once). Durations and sizes are texts with a unit. What a kind of source, condition or traffic step wants
+in its `settings` is said by that kind. Names of variables and files stand in a plan, never the secrets in them.
+
+The models say what a value may be; `pipeline.plans.agree` what values must have to do with each other. Plans are read
+by `pipeline.plans.parse`, from files, and by `pipeline.plans.stored`, from the bucket.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
-from manifests.machine import Model
-from manifests.names import encode_machine
+from manifests.machine import Model as Strict
+from manifests.names import decode_machine, encode_machine
 from pipeline.errors import UsageError
 from pipeline.mapping import Mapping as TargetMapping
 from pipeline.verify.checks import Check
-from pipeline.verify.duration import Seconds
+from pipeline.verify.duration import LongSeconds
 
 PLAN_NAME = "[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 
 
+class Model(Strict):
+    """The texts below fields are their descriptions in the published schema."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
 def _machine(value: str) -> str:
+    """As the repository has it: two spellings of one name are one machine."""
     try:
-        encode_machine(value)
+        return decode_machine(encode_machine(value))
     except UsageError as error:
         raise ValueError(error.message) from None
+
+
+def _line(value: str) -> str:
+    if not value.strip() or any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in value):
+        raise ValueError("a name has one line that is not blank, and no control characters")
     return value
 
 
 Kind = Annotated[str, Field(min_length=1, max_length=100)]
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern="^[^/]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern="^[^/]+$"), AfterValidator(_line)]
 MachineName = Annotated[str, AfterValidator(_machine)]
 Settings = dict[str, Any]
-Positive = Annotated[Seconds, Field(gt=0)]
+Positive = LongSeconds
 
 
 class SourcePlan(Model):
@@ -145,11 +162,15 @@ class Limits(Model):
     """Machines worked on at once."""
 
 
+Job = Literal["export", "conditions", "scrub", "gc", "rehearse"]
+"""What can be scheduled. conditions: look at them, and start the run when all hold."""
+
+
 class Plan(Model):
     """The whole document."""
 
     format: Literal[1] = 1
-    name: Annotated[str, Field(pattern=f"^{PLAN_NAME}$")]
+    name: Annotated[str, Field(pattern=f"^{PLAN_NAME}$", description="a-z, 0-9 and '-', up to 40 characters")]
     target: Kind
     mapping: TargetMapping = Field(default_factory=TargetMapping)
     source: SourcePlan
@@ -162,8 +183,9 @@ class Plan(Model):
     deadlines: Deadlines = Field(default_factory=Deadlines)
     commit: Commit = Field(default_factory=Commit)
     limits: Limits = Field(default_factory=Limits)
-    schedule: dict[Literal["export", "conditions", "scrub", "gc", "rehearse"], str] = Field(default_factory=dict)
-    """systemd calendar expressions for `failback schedule install`."""
+    schedule: dict[Job, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    """systemd calendar expressions for `failback schedule install`, by what is done then."""
 
     def group_of(self, machine: str) -> Group:
+        """The one group of a machine of this plan."""
         return next(group for group in self.groups if machine in group.machines)

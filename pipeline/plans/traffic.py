@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from manifests.machine import Model
+from pipeline.plans.model import Group, Plan
 from pipeline.target import Build, Control, Importer
 
 S = TypeVar("S", bound=Model)
@@ -39,6 +40,10 @@ class Gate(ABC, Generic[S]):
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
+
+    def check(self, plan: Plan, group: Group) -> None:
+        """Raises UsageError when the settings do not fit the plan. Looks at nothing outside of it."""
+        return
 
     @abstractmethod
     def open(self, way: Way) -> str:

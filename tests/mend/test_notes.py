@@ -17,6 +17,18 @@ from pipeline.mend.notes import NOTES, check_notes
 from pipeline.mend.progress import Notebook
 from pipeline.mend.repair import repair
 from pipeline.mend.scrub import scrub_by_id
+from pipeline.plans.model import Plan
+from pipeline.plans.stored import put as put_plan
+
+PLAN = Plan.model_validate(
+    {
+        "name": "shop",
+        "target": "qemu",
+        "source": {"kind": "qemu"},
+        "machines": {"vm": {}},
+        "groups": [{"name": "shop", "waves": [["vm"]]}],
+    }
+)
 
 
 def used(bench: Workbench) -> None:
@@ -24,6 +36,7 @@ def used(bench: Workbench) -> None:
     filled(bench)
     record_verification(bench.repository, bench.point(1), "read")
     hold(bench.repository, bench.point(1), holder="tests", reason="needed")
+    put_plan(bench.repository, PLAN, PLAN.model_dump(mode="json", exclude_defaults=True))
     Collection(bench.repository, apply=True).run()
     record_damage(bench.repository, Damage(f"packs/ab/{'ab' * 32}", "missing", "long ago"))
 

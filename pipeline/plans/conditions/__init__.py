@@ -1,0 +1,1 @@
+"""What a run may wait for: one kind a file."""

@@ -1,0 +1,1 @@
+"""What lets users in, each with its undo: one kind a file."""

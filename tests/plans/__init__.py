@@ -1,0 +1,1 @@
+"""Plans: what they may say, where they are kept, what they wait for."""
