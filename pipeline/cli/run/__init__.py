@@ -7,6 +7,7 @@ import typer
 from pipeline.cli.run.conduct import conduct
 from pipeline.cli.run.decide import add_words
 from pipeline.cli.run.list import list_
+from pipeline.cli.run.runbook import runbook
 from pipeline.cli.run.show import show
 from pipeline.cli.run.start import start
 from pipeline.cli.run.watch import watch
@@ -17,4 +18,5 @@ app.command("conduct")(conduct)
 app.command("list")(list_)
 app.command("show")(show)
 app.command("watch")(watch)
+app.command("runbook")(runbook)
 add_words(app)

@@ -1,0 +1,90 @@
+"""A run as a Markdown page for a person who has to finish it, or to go back, with nothing but the platforms at hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.plans.model import Group, Plan
+from pipeline.runs.decide import gate_opened, ordered
+from pipeline.runs.fold import RunState
+from pipeline.runs.ownership import Epoch
+from pipeline.runs.report import headline, machine_line, undo
+
+_RULE = "Never start a machine on one side before you have seen with your own eyes that it is off on the other."
+
+
+def runbook(state: RunState, plan: Plan, epoch: Callable[[str], Epoch], place: Callable[[str], dict[str, Any]]) -> str:
+    """`epoch` gives a machine's ownership, `place` what the target shows of it (empty: nothing is there)."""
+    parts = [
+        f"# Run {state.run}",
+        f"Plan {state.plan}@{state.version}, target `{plan.target}`, source `{plan.source.kind}`. "
+        f"As of entry {state.number} of its journal: **{headline(state)}**.",
+        f"Going back: {undo(state, plan)}.",
+        f"> {_RULE}",
+    ]
+    for group in ordered(plan):
+        parts += _group(state, plan, group, epoch, place)
+    parts += ["## Without failback", _WITHOUT]
+    return "\n\n".join(parts) + "\n"
+
+
+_WITHOUT = """\
+Disks: every recovery point named above can be read by `failback import POINT --to files --out DIR` from any host that
+has the bucket and the key; the format is written down in FORMAT.md, which is kept with the recovery sheet.
+
+Who may run a machine is what the newest object below `leases/MACHINE/` says. If you move a machine by hand, write down
+when and why: this run will find a foreign change and stop."""
+
+
+def _group(
+    state: RunState, plan: Plan, group: Group, epoch: Callable[[str], Epoch], place: Callable[[str], dict[str, Any]]
+) -> list[str]:
+    waves = "; then ".join(", ".join(wave) for wave in group.waves)
+    parts = [f"## Group {group.name}", f"Boot order: {waves}. Stop in the reverse order."]
+    for machine in group.machines:
+        parts += [f"### {machine}", _machine(state, plan, machine, epoch(machine), place(machine))]
+    parts += ["### To finish by hand", _steps(_finish(state, plan, group))]
+    parts += ["### To go back by hand", _steps(_back(state, plan, group))]
+    return parts
+
+
+def _machine(state: RunState, plan: Plan, machine: str, epoch: Epoch, place: dict[str, Any]) -> str:
+    point = state.effect(f"final/{machine}").result.get("point") or state.effect(f"stage/{machine}").result.get("point")
+    proof = state.effect(f"prove/{machine}").result
+    rows = [
+        f"- now: {machine_line(state, machine)}",
+        f"- ownership: {epoch.side}" + (f" (epoch {epoch.number}, run {epoch.run})" if epoch.number else ""),
+        f"- point: {point or 'none yet'}",
+        f"- at the takeover site: `{json.dumps(plan.machines[machine].source, sort_keys=True)}`",
+        f"- proved off there: {proof.get('seen') or proof.get('override') or 'no'}",
+    ]
+    rows += [f"- at home, {name}: `{value}`" for name, value in sorted(place.items())]
+    return "\n".join(rows)
+
+
+def _finish(state: RunState, plan: Plan, group: Group) -> list[str]:
+    going = [m for m in group.machines if m not in state.stay]
+    steps = [f"see that {m} is off at the takeover site, and cannot start there by itself" for m in reversed(going)]
+    for wave in group.waves:
+        here = [m for m in wave if m in going]
+        steps += [f"start {m} at `{plan.target}` from the disks named above" for m in here]
+        for machine in here:
+            steps += [f"check {machine}: {c.name} ({c.hook} {c.settings or ''})" for c in plan.machines[machine].checks]
+    return [*steps, *(f"open {s.name}: {s.kind} `{json.dumps(s.settings.get('open', ''))}`" for s in group.traffic)]
+
+
+def _back(state: RunState, plan: Plan, group: Group) -> list[str]:
+    steps = []
+    if gate_opened(state, group) is not None:
+        steps.append("users were let in: export what was written at home first, or decide to lose it")
+    steps += [f"close {s.name}: {s.kind} `{json.dumps(s.settings.get('close', ''))}`" for s in reversed(group.traffic)]
+    steps += [f"switch {m} off at `{plan.target}`, and see that it is off" for m in reversed(group.machines)]
+    for wave in group.waves:
+        steps += [f"unlock {m} at the takeover site and start it" for m in wave]
+    return steps
+
+
+def _steps(steps: list[str]) -> str:
+    return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1)) or "Nothing is left to do."
