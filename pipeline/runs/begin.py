@@ -82,7 +82,9 @@ def find_run(repository: Repository, name: str) -> tuple[RunState, Stored]:
     if repository.store.head(run_entry_key(name, 1)) is None:
         of_plan = [state for state in runs(repository, name) if state.started is not None]
         if not of_plan:
-            raise CatalogueError(f"there is no run {name!r}, and no plan of that name ran", remedy="`failback run list`")
+            raise CatalogueError(
+                f"there is no run {name!r}, and no plan of that name ran", remedy="`failback run list`"
+            )
         state = max(of_plan, key=lambda s: (s.outcome is None, s.started))
     else:
         state = state_of(Journal(repository, name))

@@ -154,9 +154,7 @@ def step(state: RunState, entry: Entry) -> None:
             _decided(state, entry, body)
 
 
-def _conducted(
-    state: RunState, entry: Entry, body: Intended | Ended | Met | Asked | Held | Turned | Finished
-) -> None:
+def _conducted(state: RunState, entry: Entry, body: Intended | Ended | Met | Asked | Held | Turned | Finished) -> None:
     match body:
         case Intended():
             effect = state.effects.setdefault(body.effect, Effect())

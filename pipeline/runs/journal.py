@@ -74,7 +74,9 @@ class Journal:
                 pass
             new = self.read()
             mine = next((entry for entry in new if entry.id == id_), None)
-            if any(unless(entry) for entry in new if entry is not mine and (mine is None or entry.number < mine.number)):
+            if any(
+                unless(entry) for entry in new if entry is not mine and (mine is None or entry.number < mine.number)
+            ):
                 raise Moved
             if mine is not None:
                 return mine

@@ -25,6 +25,7 @@ from pipeline.repository import Repository
 from pipeline.runs.journal import create_only
 
 Side = Literal["takeover", "moving", "home-provisional", "home-committed"]
+SIDES: tuple[Side, ...] = get_args(Side)
 AFTER: dict[Side, tuple[Side, ...]] = {
     "takeover": ("moving",),
     "moving": ("home-provisional", "takeover"),
@@ -68,7 +69,8 @@ def advance(repository: Repository, before: Epoch, side: Side, *, run: str, proo
     """
     if side not in AFTER[before.side]:
         raise RunRefused(
-            f"{before.machine} is {before.side}: it cannot become {side}", remedy=f"`failback run list {before.machine}`"
+            f"{before.machine} is {before.side}: it cannot become {side}",
+            remedy=f"`failback run list {before.machine}`",
         )
     number = before.number + 1
     key = lease_key(before.machine, number)
@@ -88,12 +90,11 @@ def advance(repository: Repository, before: Epoch, side: Side, *, run: str, proo
 
 def _read(repository: Repository, machine: str, number: int) -> Epoch:
     key = lease_key(machine, number)
-    record = decode_record(
-        memoryview(repository.store.get(key)), Kind.RECORD, sealing=repository.sealing, key=key
-    )
+    record = decode_record(memoryview(repository.store.get(key)), Kind.RECORD, sealing=repository.sealing, key=key)
     if record.get("format") != 1:
         raise NewerFormat(f"{key} has format {record.get('format')!r}", remedy="upgrade failback on this host")
-    side, proof = record.get("side"), record.get("proof")
-    if side not in get_args(Side) or not isinstance(proof, dict):
+    proof = record.get("proof")
+    side = next((known for known in SIDES if known == record.get("side")), None)
+    if side is None or not isinstance(proof, dict):
         raise CorruptObject(f"{key} is no ownership of a machine")
     return Epoch(machine, number, side, str(record.get("run", "")), str(record.get("by", "")), proof)

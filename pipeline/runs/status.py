@@ -41,9 +41,7 @@ def status_of(repository: Repository, state: RunState) -> Status | None:
     key = status_key(state.run, state.conductor)
     try:
         info = repository.store.head(key)
-        record = decode_record(
-            memoryview(repository.store.get(key)), Kind.RECORD, sealing=repository.sealing, key=key
-        )
+        record = decode_record(memoryview(repository.store.get(key)), Kind.RECORD, sealing=repository.sealing, key=key)
     except (NotFound, FormatError):
         return None
     process, said = record.get("process"), record.get("status")

@@ -36,10 +36,15 @@ class StoreClock:
             passed = timedelta(seconds=boot - self._boot)
             moved = [
                 (name, off)
-                for name, off in (("store", info.modified - self._at - passed), ("this host", wall - self._wall - passed))
+                for name, off in (
+                    ("store", info.modified - self._at - passed),
+                    ("this host", wall - self._wall - passed),
+                )
                 if abs(off) > SUSPECT
             ]
-            self.suspect = "; ".join(f"the clock of {name} jumped by {off.total_seconds():.0f} s" for name, off in moved)
+            self.suspect = "; ".join(
+                f"the clock of {name} jumped by {off.total_seconds():.0f} s" for name, off in moved
+            )
         self._at, self._boot, self._wall = info.modified, boot, wall
         return info.modified
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,9 @@ from pipeline.runs.decide import Next
 from pipeline.runs.entries import Decided, Purpose
 from pipeline.runs.fold import RunState
 from pipeline.runs.journal import Journal
-from pipeline.store.base import Bytes, ObjectInfo
-from pipeline.store.memory import MemoryStore
 from pipeline.source import Source, SourceContext
+from pipeline.store.base import Bytes
+from pipeline.store.memory import MemoryStore
 from pipeline.target import Context, Importer
 from pipeline.transfer.process import Process
 

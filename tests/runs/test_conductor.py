@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runs.conftest import MACHINES, Disaster
-
 from pipeline.runs.decide import Ask, Hold, Over
 from pipeline.runs.ownership import current
+from runs.conftest import MACHINES, Disaster
 
 Make = Callable[..., Disaster]
 

@@ -13,9 +13,7 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Its name, or it
 
 
 @command
-def conduct(
-    invocation: Invocation, run: RunArgument, wait: WaitOption = True, attend: AttendOption = False
-) -> Ending:
+def conduct(invocation: Invocation, run: RunArgument, wait: WaitOption = True, attend: AttendOption = False) -> Ending:
     """Go on with a run whose conductor ended, was killed, or gives no sign of life any more; all it needs to know is
     in the repository."""
     from pipeline.runs.begin import find_run

@@ -14,7 +14,8 @@ from pipeline.cli.run.conducting import AttendOption, WaitOption, conducted
 def start(
     invocation: Invocation,
     plan: Annotated[
-        str, typer.Argument(metavar="PLAN", help="A file, which is stored as the plan's next version, or NAME[@VERSION].")
+        str,
+        typer.Argument(metavar="PLAN", help="A file, which is stored as the plan's next version, or NAME[@VERSION]."),
     ],
     wait: WaitOption = True,
     attend: AttendOption = False,

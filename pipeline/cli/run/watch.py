@@ -38,7 +38,7 @@ def watch(
     from pipeline.runs.fold import fold
     from pipeline.runs.journal import Journal
     from pipeline.runs.report import document, lines
-    from pipeline.runs.status import status_of, status_lines
+    from pipeline.runs.status import status_lines, status_of
 
     repository = invocation.open_repository()
     state, stored = find_run(repository, run)
@@ -71,7 +71,7 @@ def _view(output: Output) -> Iterator[Callable[[list[str], list[Entry]], None]]:
             if output.for_people:
                 output.say(*map(entry_line, new))
             for entry in new:
-                output.event("entry", number=entry.number, kind=entry.body.kind, time=entry.time.isoformat())
+                output.event("entry", number=entry.number, entry=entry.body.kind, time=entry.time.isoformat())
             del picture
 
         yield line_by_line

@@ -216,7 +216,12 @@ def _checked(job: Job, machine: str, artifacts: Path) -> Results:
     with job.site(machine) as site:
         build = _running(site, machine)
         subject = BuildSubject(
-            site.importer, build, job.wanted(job.point(machine)).hardware, artifacts, booted=time.monotonic(), fresh=True
+            site.importer,
+            build,
+            job.wanted(job.point(machine)).hardware,
+            artifacts,
+            booted=time.monotonic(),
+            fresh=True,
         )
         try:
             return run_checks(_checks_of(job, machine), subject, job.control)
