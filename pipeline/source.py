@@ -11,24 +11,31 @@ The verbs of a cutover, in this order:
     stop                   power off
     prove_stopped          the platform itself says that it is off
     lock                   it cannot start by itself: no autostart, no high availability, nobody's click by mistake
-    retire                 after the commit: it may be taken away by whoever looks after it. Starts nothing, deletes nothing
+    retire                 after the commit: whoever looks after it may take it away. Starts nothing, deletes nothing
 
 and the way back, from wherever the cutover had come to: `resume` (unlock, power on, services start). `resume` of a
-machine that was never quiesced changes nothing.
+machine that was never quiesced, stopped or locked changes nothing: one that a person switched off stays off.
+
+With `quiesce="none"` there is no quiesce (Unsupported): stop, prove and lock come first, and the last point is read
+from what is off. `reading(final=True)` of a machine that is neither quiesced nor off raises SourceError: somebody
+brought it back to work, and what it acknowledges now would be lost.
 
 **Again after a kill.** Every verb may be called again with the same arguments after a kill at any moment, or after an
 answer was lost, and then goes on or finds that all is done. `observe` says what the platform shows, never what a verb
 remembers to have done.
 
-**Fencing.** `epoch` is the number of the ownership (`pipeline.runs.ownership`) under which a caller acts; it grows with
-every change of sides. `quiesce`, `stop`, `lock`, `resume` and `retire` keep the highest they were called with, at the
-platform if it can hold that (a note of the machine), else in the context's journal, and refuse a lower one with
-`Superseded`, changing nothing: a conductor that slept through a rollback does not end it when it wakes up.
+**Fencing.** `epoch` is the number of the ownership (`pipeline.runs.ownership`) under which a caller acts; it grows
+with every change of sides. `quiesce`, `stop`, `lock`, `resume` and `retire` keep the highest they were called with, at
+the platform if it can hold that (a note of the machine), else in the context's journal, and refuse a lower one with
+`Superseded`, changing nothing: a conductor that slept through a rollback does not end it when it wakes up. They look
+before each effect, not only when they begin, for a conductor may sleep in the midst of a verb; so a verb that takes
+long may end with `Superseded` after it did something, which the later one has seen or undone.
 
 A machine is named as in the repository; `settings` are what the plan says of it for this source, validated by it.
 
-Errors: SourceError and its kin for what the platform refuses; SourceUnavailable when it does not answer, or did not
-say how it ended: look again. Unsupported for what it cannot do at all; UsageError for wrong settings; Cancelled.
+Errors: SourceBusy when another process of failback works on the machine just now; SourceError and its kin for what the
+platform refuses; SourceUnavailable when it does not answer, or did not say how it ended: look again. Unsupported for
+what it cannot do at all; UsageError for wrong settings; Cancelled.
 """
 
 from __future__ import annotations
@@ -76,6 +83,8 @@ class SourceContext:
     """Durable notes about the machine of that name."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What the plan says for the whole source: addresses, credentials' names, ..."""
+    run: str = ""
+    """On whose behalf, for commands of the user; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +127,13 @@ class Source(Protocol):
     once."""
 
     abilities: SourceAbilities
+    """The most that it can do for any machine."""
 
     def __init__(self, context: SourceContext) -> None:
-        """Cheap: nothing is connected before the first verb."""
+        """Cheap: nothing is connected before the first verb. Raises UsageError for wrong options."""
+
+    def able(self, machine: str, settings: Mapping[str, Any]) -> SourceAbilities:
+        """What it can do for this machine, as it is set up: callers act on these. Asks nobody. Raises UsageError."""
 
     def preflight(self, machine: str, settings: Mapping[str, Any]) -> list[Finding]:
         """Everything that can be known beforehand: the machine is there, rights, tools in the guest, change maps.
@@ -133,12 +146,16 @@ class Source(Protocol):
         self, machine: str, settings: Mapping[str, Any], *, parent: Point | None, final: bool
     ) -> AbstractContextManager[Reading]:
         """Open the disks as they are at one moment, and let go of them at the end. `parent` is the newest point: what
-        changed since may be all that is read. When the point that was exported is committed, call `exported`."""
+        changed since may be all that is read. When the point that was exported is committed, call `exported`. The
+        exporters are the reading's: they are closed with it."""
 
     def exported(self, machine: str, settings: Mapping[str, Any], point: Point) -> None:
-        """The last reading became this point: changes count from it."""
+        """The last reading became this point: changes count from it. Never needed: a call that was lost costs the next
+        reading at most the advantage of its change map."""
 
-    def quiesce(self, machine: str, settings: Mapping[str, Any], *, epoch: int) -> None: ...
+    def quiesce(self, machine: str, settings: Mapping[str, Any], *, epoch: int) -> None:
+        """What it acknowledged before this returns is on its disks; afterwards it acknowledges nothing. Of one that is
+        off there is nothing to quiesce: it stays so."""
 
     def stop(self, machine: str, settings: Mapping[str, Any], *, epoch: int, seconds: float = 120.0) -> None:
         """Gracefully for so long, then hard; at once where it is quiesced."""
@@ -152,7 +169,9 @@ class Source(Protocol):
     def resume(self, machine: str, settings: Mapping[str, Any], *, epoch: int) -> None:
         """Returns when the platform says that it runs and its services were told to start."""
 
-    def retire(self, machine: str, settings: Mapping[str, Any], *, epoch: int) -> None: ...
+    def retire(self, machine: str, settings: Mapping[str, Any], *, epoch: int) -> None:
+        """Refuses one that runs."""
 
     def close(self) -> None:
-        """Let go of connections. What was frozen thaws, what was stopped stays so."""
+        """Let go of connections. A reading that is open ends; what was quiesced, stopped or locked stays so, for the
+        next process that goes on."""

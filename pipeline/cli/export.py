@@ -147,6 +147,7 @@ def export(
     repository = invocation.open_repository()
     exporters = [_opened(invocation, spec, chosen, allow_live) for spec, chosen in zip(disk, formats, strict=True)]
 
+    from pipeline.exporters.format import format_of_source
     from pipeline.transfer.export import export_machine
     from pipeline.transfer.export_request import DiskSource, ExportOptions
 
@@ -176,7 +177,7 @@ def export(
             DiskSource(
                 exporter,
                 disk[number],
-                source_format=_format_of(disk[number], formats[number]),
+                source_format=format_of_source(disk[number], formats[number]),
                 changes=changed,
                 use_change_maps=not no_change_maps,
                 **settled[number],
@@ -257,7 +258,7 @@ def _bases(repository: Repository, names: list[str]) -> tuple[Point, ...]:
 
 def _given(**flags: Any) -> dict[str, Any]:
     """The hardware flags that were given, as properties of a machine."""
-    from pipeline.cli.machine import memory_bytes, parse_nic
+    from pipeline.described import memory_bytes, parse_nic
 
     values = {name: value for name, value in flags.items() if value is not None and value != []}
     if "memory" in values:
@@ -271,7 +272,7 @@ def _machine(
     name: str, flags: dict[str, Any], hardware: str, this_host: bool, parent: Point | None
 ) -> tuple[Machine, list[dict[str, Any]]]:
     """The machine, and what the hardware file says of its disks."""
-    from pipeline.cli.machine import describe, split_file
+    from pipeline.described import describe, split_file
 
     layers, disks = [flags], list[dict[str, Any]]()
     if hardware:
@@ -326,19 +327,6 @@ def _disk_settings(
             }
         )
     return found
-
-
-def _format_of(spec: str, image_format: str | None) -> str:
-    """What the manifest calls the source."""
-    from pipeline.exporters.format import format_by_name, known_format
-
-    if "://" in spec:
-        return spec.partition(":")[0].partition("+")[0]
-    if image_format is not None:
-        return known_format(image_format) or image_format
-    if spec.startswith("/dev/"):
-        return "device"
-    return format_by_name(spec)
 
 
 def _ending(invocation: Invocation, machine: Machine, result: ExportResult) -> Ending:

@@ -39,6 +39,17 @@ def format_by_name(path: str) -> str:
     return _EXTENSIONS.get(Path(path).suffix.lower(), "raw")
 
 
+def format_of_source(spec: str, image_format: str | None) -> str:
+    """What a manifest calls the format of what a user named: a path, an address, or what a plug-in knows."""
+    if "://" in spec:
+        return spec.partition(":")[0].partition("+")[0]
+    if image_format is not None:
+        return known_format(image_format) or image_format
+    if spec.startswith("/dev/"):
+        return "device"
+    return format_by_name(spec)
+
+
 def format_by_content(fd: int, size: int) -> str | None:
     """The image format whose signature is there; None when there is none. Not to be trusted, see above."""
     head = os.pread(fd, 512, 0)

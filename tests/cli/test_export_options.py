@@ -11,8 +11,8 @@ import pytest
 from nbd.tools import needs_qemu, qemu_nbd, run
 
 from cli.conftest import CHUNK, Run
-from pipeline.cli.machine import memory_bytes, parse_nic
 from pipeline.cli.per_disk import per_disk
+from pipeline.described import memory_bytes, parse_nic
 from pipeline.errors import Unreadable, UsageError
 from pipeline.exporters.raw import RawExporter
 from pipeline.writers.open import open_writer

@@ -1,0 +1,30 @@
+"""Every source that keeps the contract. To add one: its harness, here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sources.contract.command import CommandHarness
+from sources.contract.harness import Harness
+from sources.contract.simulated import SimulatedHarness
+
+NAMES = ["simulated", "simulated, nothing to quiesce", "command", "command, nothing to quiesce"]
+
+
+@pytest.fixture(params=NAMES)
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+    match request.param:
+        case "simulated":
+            yield SimulatedHarness(tmp_path)
+        case "simulated, nothing to quiesce":
+            yield SimulatedHarness(tmp_path, quiesce="none", changes=False)
+        case "command":
+            with closing(CommandHarness(tmp_path)) as command:
+                yield command
+        case "command, nothing to quiesce":
+            with closing(CommandHarness(tmp_path, quiesce=None, unquiesce=None)) as command:
+                yield command
