@@ -258,7 +258,8 @@ class Conductor:
         if len(effects) == 1:
             self._one(effects[0])
             return
-        with ThreadPoolExecutor(min(len(effects), self.crew.plan.limits.parallel)) as pool:
+        workers, name = min(len(effects), self.crew.plan.limits.parallel), f"conductor {self.number}"
+        with ThreadPoolExecutor(workers, thread_name_prefix=name) as pool:
             futures = [pool.submit(self._one, effect) for effect in effects]
             try:
                 for future in as_completed(futures):
@@ -366,11 +367,15 @@ class Conductor:
         with self._lock:
             before = self.journal.newest
             try:
-                if self._lost:
-                    raise Superseded(self._lost)
-                return self.journal.append(body, unless=unless)
+                if not self._lost:
+                    return self.journal.append(body, unless=unless)
+            except Moved:
+                self._fold(self.journal.entries[before:])
+                if not self._lost:
+                    raise
             finally:
                 self._fold(self.journal.entries[before:])
+            raise Superseded(self._lost)
 
     def _word(self, body: Model) -> None:
         """What the conductor says by itself; when a person was faster it thinks again."""

@@ -390,9 +390,9 @@ def _failed(state: RunState, plan: Plan, names: tuple[str, ...], group: str) -> 
     effect = state.effect(name)
     verb = name.split("/")[0]
     going_back = verb in UNDONE_BY or group in state.back
-    if group and not going_back and plan.on_failure == "rollback" and verb not in READY:
-        if gate_opened(state, plan_group(plan, group)) is None:
-            return Turn(group, f"{name}: {effect.error}")
+    itself = plan.on_failure == "rollback" and verb not in READY and not going_back
+    if group and itself and gate_opened(state, plan_group(plan, group)) is None:
+        return Turn(group, f"{name}: {effect.error}")
     remedy = effect.remedy or "mend it"
     choices = _choices(state.run, back=going_back)
     if effect.reason == "source-lost":

@@ -31,7 +31,7 @@ class Started(Model):
 
 
 class Taken(Model):
-    """From here on entries of earlier conductors mean nothing new: this one acts."""
+    """From here on entries of earlier conductors mean nothing: this one acts."""
 
     kind: Literal["taken"] = "taken"
     conductor: int

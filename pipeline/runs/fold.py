@@ -107,7 +107,7 @@ class RunState:
     """Machines that a person vouches for being off, and who."""
     flags: set[str] = field(default_factory=set)
     accepted: set[str] = field(default_factory=set)
-    """Words for why the run stood still that a person has taken note of by `retry`: it does not stand for them again."""
+    """Words for why the run stood still that a person has taken note of by `retry`: not again for these."""
     cancelled: str = ""
     outcome: Outcome | None = None
     finished: datetime | None = None
@@ -147,8 +147,8 @@ def step(state: RunState, entry: Entry) -> None:
         case Taken() as body:
             state.conductor, state.process = body.conductor, body.process
         case Intended() | Ended() | Met() | Asked() | Held() | Turned() | Finished() as body:
-            # What a conductor appends after another has taken over was done in ignorance; but an outcome is a fact.
-            if body.conductor == state.conductor or isinstance(body, Ended):
+            # What a conductor appends after another has taken over was done in ignorance.
+            if body.conductor == state.conductor:
                 _conducted(state, entry, body)
         case Decided() as body:
             _decided(state, entry, body)

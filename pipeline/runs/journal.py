@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 from manifests.envelope import Kind
 from manifests.machine import Model
@@ -68,10 +69,8 @@ class Journal:
             number = self.newest + 1
             key = run_entry_key(self.run, number)
             data = encode_record(Kind.RECORD, record, sealing=self._repository.sealing, key=key)
-            try:
+            with suppress(AlreadyExists):
                 create_only(self._repository, key, data)
-            except AlreadyExists:
-                pass
             new = self.read()
             mine = next((entry for entry in new if entry.id == id_), None)
             if any(

@@ -87,6 +87,8 @@ class Disaster:
         self.double: list[str] = []
         """Moments at which a machine ran on both sides."""
         self.run = ""
+        self.host = "state"
+        """Folder of what the host that conducts remembers."""
         self.flight = 0
         patch.setattr("pipeline.home.site.open_importer", self._importer)
         patch.setattr("pipeline.runs.crew.open_source", self._source)
@@ -106,7 +108,7 @@ class Disaster:
 
     def conductor(self) -> Conductor:
         control = Controller()
-        ground = Ground(self.repository, self.root / "state", control, parallel=2)
+        ground = Ground(self.repository, self.root / self.host, control, parallel=2)
         source = source_of(ground, self.plan, control)
         crew = crew_of(ground, self.plan, source, control, tell=lambda _e, text: self.said.append(text))
         crew = Crew(**{f: getattr(crew, f) for f in crew.__dataclass_fields__} | {"pause": self._pause})

@@ -82,7 +82,7 @@ def _exported(job: Job, *, final: bool) -> Result:
             if machine is None:
                 raise SourceError(
                     f"nothing is known of the hardware of {job.subject}",
-                    remedy=f"export it once with `failback export {job.subject} --hardware FILE`, or name it in the plan",
+                    remedy=f"export it once with `failback export {job.subject} --hardware FILE`",
                 )
             made = export_machine(
                 job.repository,

@@ -17,7 +17,7 @@ def claim(job: Job) -> Result:
     if before.side != "takeover":
         raise RunRefused(
             f"{job.subject} is {before.side}, by run {before.run}: it is not at the takeover site",
-            remedy=f"`failback run show {before.run}`; after another disaster `failback run reown {job.subject}` says so",
+            remedy=f"`failback run show {before.run}`; after another disaster, `failback run reown {job.subject}`",
         )
     return _said(advance(job.repository, before, "moving", run=job.run, proof={}))
 
