@@ -10,6 +10,8 @@ throws away before the takeover side starts.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -68,6 +70,8 @@ from pipeline.transfer.session import EXPIRY
 BEAT_SECONDS = 5.0
 SILENT = timedelta(seconds=60)
 """So long without a sign of life, by the store's clock, makes a conductor one that may be replaced."""
+SLEPT_SECONDS = 15.0
+"""An effect that was not heard of for so long looks whether it is still wanted."""
 TRIES = 6
 """Attempts at what fails in a way that passes, before a person is called."""
 LONGEST_WAIT = 30.0
@@ -161,7 +165,8 @@ class Conductor:
                 "ago",
                 remedy="`failback run watch` shows it; decide with `failback run approve`, `hold`, ... from anywhere",
             )
-        return f"conductor {before} ({_who(self.state.process)}) gave no sign for {silent.total_seconds():.0f} s"
+        ended = " and was ended" if alive and _end(self.state.process) else ""
+        return f"conductor {before} ({_who(self.state.process)}) gave no sign for {silent.total_seconds():.0f} s{ended}"
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -309,7 +314,7 @@ class Conductor:
             self._told[name] = text
             self.crew.tell(name, text)
 
-        return Controller(watch=watch, tell=tell)
+        return _Awake(self._confirm, watch=watch, tell=tell)
 
     def _ended_as(self, name: str, attempt: int, control: Controller) -> Ended:
         verb, _, subject = name.partition("/")
@@ -430,6 +435,32 @@ class Conductor:
         shown = str(coming) if not isinstance(coming, Do) else ", ".join(coming.effects)
         if self.status.get("next") != shown:
             self.status["next"] = shown
+
+
+def _end(process: dict[str, Any]) -> bool:
+    """A conductor of this host that sleeps is killed: it holds locks here, and must not wake up into another's work.
+    Whether it could be."""
+    try:
+        os.kill(int(process["pid"]), signal.SIGKILL)
+    except OSError:
+        return False
+    return True
+
+
+class _Awake(Controller):
+    """Notices that the process, or its host, was asleep: then somebody else may conduct the run by now."""
+
+    def __init__(self, confirm: Callable[[], None], *, watch: Watch, tell: Callable[[str], None]) -> None:
+        super().__init__(watch=watch, tell=tell)
+        self._confirm = confirm
+        self._checked = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def check(self) -> None:
+        super().check()
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if now - self._checked > SLEPT_SECONDS:
+            self._confirm()
+        self._checked = time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _who(process: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from pipeline.catalogue import Point
 from pipeline.collect.record import hold
 from pipeline.errors import BootError, FailbackError, RunRefused, TargetError, Unsupported, VerifyError
 from pipeline.home.arrival import Verify
+from pipeline.home.boot import switch_on
 from pipeline.home.bring import bring_home
 from pipeline.home.clean import holder_of
 from pipeline.home.control import Controller
@@ -99,15 +100,24 @@ def rehearse(job: Job) -> Result:
 
 
 def boot(job: Job) -> Result:
-    """Built on a layer of the stage, and switched on: under our own home-provisional epoch alone."""
+    """Built on a layer of the stage, and switched on: under our own home-provisional epoch alone.
+
+    Whoever goes back meanwhile throws layer and machine away, and another conductor may do so while this one sleeps in
+    the midst of building them. So it is looked once more between the two, and what is started is what was built here.
+    """
     epoch = job.epoch()
     if epoch.side != "home-provisional":
         raise RunRefused(f"{job.subject} is {epoch.side}: it may not start at home", remedy="look who moved it")
     point = job.point()
+    wanted = job.wanted(point)
     with job.site() as site:
         job.confirm()
-        arrival = bring_home(site, point, job.wanted(point), boot=True)
-    return {"name": arrival.build.name if arrival.build else "", "point": point.manifest.label}
+        build = bring_home(site, point, wanted, boot=False).build
+        assert build is not None  # the target has machines: a crew is not made else
+        job.confirm()
+        with site.held(f"run {job.run} starts {job.subject}"):
+            switch_on(site, build, wanted)
+    return {"name": build.name, "point": point.manifest.label}
 
 
 def verify(job: Job) -> Result:
