@@ -23,6 +23,7 @@ from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryO
 from pipeline.cli.key import app as key
 from pipeline.cli.list import list_
 from pipeline.cli.protect import protect
+from pipeline.cli.rehearse import rehearse
 from pipeline.cli.repair import repair
 from pipeline.cli.repository import app as repository
 from pipeline.cli.run import app as run_of_plan
@@ -76,6 +77,7 @@ app.add_typer(key, name="key", help="Who may open an encrypted repository, and a
 app.add_typer(agent, name="agent", help="Programs elsewhere that write disks, and obey this host.")
 app.add_typer(worker, name="worker", help="Make the disk of a machine that is an agent.")
 app.add_typer(run_of_plan, name="run", help="Execute a plan: bring its machines home together, or back.")
+app.command("rehearse")(rehearse)
 app.command("export")(export)
 app.command("import")(import_)
 app.command("copy")(copy)
