@@ -21,10 +21,10 @@ READY = "console:sector ready"
 
 
 def guest(path: Path, kind: str) -> Path:
-    """A disk of one boot sector (tests/importers/qemu/guests.py)."""
+    """A disk of one boot sector (tests/simulators/guests.py)."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "importers"))
     try:
-        from qemu.guests import make_guest
+        from simulators.guests import make_guest
     finally:
         sys.path.pop(0)
     return make_guest(path, kind)  # type: ignore[arg-type]

@@ -6,12 +6,12 @@ import socket
 from pathlib import Path
 
 import pytest
+from simulators.guests import make_guest
 
 from importers.qemu import firmware, host, programs
 from importers.qemu.accelerator import why_not_kvm
 from pipeline.finding import Finding
 from qemu.bench import HARDWARE, Bench
-from qemu.guests import make_guest
 
 
 @pytest.fixture
