@@ -226,7 +226,8 @@ def forget(repository: Repository, point: Point, *, reason: str) -> None:
 def forget_lost(repository: Repository, name: PointName, *, reason: str) -> None:
     """The tombstone of a point whose manifest is gone or damaged. Raises UsageError when it can be read: nothing is
     given up for lost by a slip."""
-    if name.sequence is None or name.sequence > max(sequences(repository, name.machine), default=0) + 1:
+    taken = [*sequences(repository, name.machine), *forgotten(repository, name.machine)]
+    if name.sequence is None or name.sequence > max(taken, default=0) + 1:
         raise _unknown(repository, name.machine, name.sequence)
     try:
         load(repository, name.machine, name.sequence)

@@ -26,7 +26,7 @@ from pipeline.collect.needs import Needs
 from pipeline.collect.order import COLLECTOR, CollectorStep
 from pipeline.collect.plan import Plan, Share, kept, sparse
 from pipeline.collect.points import Keys, Name, check_gaps, check_rewritten
-from pipeline.collect.record import fence, held_points, publish, verification_keys
+from pipeline.collect.record import CLOCK, fence, held_points, known_heights, publish, verification_keys
 from pipeline.collect.sessions import Attempts, committed, named_points, read_sessions
 from pipeline.errors import CatalogueError, CorruptObject, FormatError, UsageError
 from pipeline.progress import Counters, Watch, ignore
@@ -85,6 +85,7 @@ class Collection:
         self._held: set[Name] = set()
         self._before = _NEVER
         self._manifests = Keys({})
+        self._highest: dict[str, int] = {}
         self._dropped: list[Name] = []
         self._settled: list[Attempts] = []
         self._doomed: dict[str, NDArray[np.bool_]] = {}
@@ -110,7 +111,7 @@ class Collection:
         return self.plan
 
     def _clock(self) -> None:
-        clock = touch(self.repository, "gc/clock", Kind.RECORD)
+        clock = touch(self.repository, CLOCK, Kind.RECORD)
         self.plan.time = clock.modified.timestamp()
         self._old = self.plan.time - self.grace
         # Asked of the bucket as it is today: versioning may have been switched on after the repository was made.
@@ -181,6 +182,8 @@ class Collection:
                     fence(self.repository, key)
 
     def _read_points(self) -> None:
+        # Before the manifests: what was taken then must be listed now.
+        self._highest = known_heights(self.repository)
         if self._versions is None:
             self._manifests = Keys.read(self.repository, "manifests/")
         else:
@@ -191,6 +194,7 @@ class Collection:
             # Unless it was forgotten since the tombstones were read, and collected by another one.
             self._check_manifests(Keys.read(self.repository, "tombstones/"))
         self._check_tombstones()
+        self._remember()
         needs = Needs(self.repository, self._packs, self._pages)
         there = sorted(self._manifests.readable)
         wanted = [name for name in there if name not in self._gone or name in self._named | self._held]
@@ -220,9 +224,17 @@ class Collection:
         self._judge(needs)
 
     def _check_manifests(self, tombstones: Keys) -> None:
-        check_gaps(self._manifests, tombstones)
+        check_gaps(self._manifests, tombstones, self._highest)
         if self.repository.conditional_put:  # without it the last of two racing writers wins
             check_rewritten(self._manifests, tombstones)
+
+    def _remember(self) -> None:
+        """How far every machine had come: the next collection, and this host, must not find less."""
+        for machine, sequence in [*self._manifests.highest().items(), *self._tombstones.highest().items()]:
+            self._highest[machine] = max(self._highest.get(machine, 0), sequence)
+        if self.repository.seen is not None:
+            for machine, sequence in self._highest.items():
+                self.repository.seen.notice(machine, sequence, self.repository.store.name)
 
     def _check_tombstones(self) -> None:
         """Who can put an object there, and has no key, must not make us delete a point."""
@@ -248,7 +260,7 @@ class Collection:
         made = self.repository.store.head(tombstone_key(*name))
         if made is None:
             return
-        now = touch(self.repository, "gc/clock", Kind.RECORD).modified
+        now = touch(self.repository, CLOCK, Kind.RECORD).modified
         if now - made.modified >= RECALL:
             passed = duration(now.timestamp() - self.plan.time)
             raise CatalogueError(
@@ -307,7 +319,7 @@ class Collection:
     def _publish(self) -> None:
         if self.apply:
             stamp = datetime.fromtimestamp(self.plan.time, UTC).strftime("%Y%m%dT%H%M%SZ")
-            publish(self.repository, f"gc/{stamp}-{secrets.token_hex(4)}", self.plan.as_json())
+            publish(self.repository, f"gc/{stamp}-{secrets.token_hex(4)}", self.plan.as_json(), self._highest)
 
     def _delete(self) -> None:
         if not self.apply:

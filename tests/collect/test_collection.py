@@ -26,6 +26,8 @@ from pipeline.errors import (
     StoreUnavailable,
     UsageError,
 )
+from pipeline.keys.known import Seen
+from pipeline.mend.needs import needs_of_all
 from pipeline.progress import Counters
 from pipeline.store.directory import DirectoryStore
 from pipeline.store.fault import Fail, FaultyStore, Kill, Rule, startswith
@@ -477,3 +479,40 @@ def test_a_collector_that_slept_while_another_one_collected_says_so(yard: Yard) 
     assert slept
     yard.collect()
     restored(yard)
+
+
+@pytest.mark.parametrize("remembers", ["the bucket", "the host"])
+@pytest.mark.parametrize("gone", ["the newest points", "the machine"])
+def test_a_machine_that_had_come_further_stops_the_collection(
+    yard: Yard, tmp_path: Path, remembers: str, gone: str
+) -> None:
+    """No gap tells of what is missing at the end, and no session any more: a rule expired it, a listing is cut short,
+    or somebody put an older state in place of the bucket."""
+    age(yard)
+    yard.bench.export(yard.source, machine="other", full=True)
+    if remembers == "the host":
+        yard.repository.seen = Seen(tmp_path / "seen", yard.repository.document.id)
+    yard.wait(2 * DAY)
+    yard.collect()
+    plans = [key for key in yard.keys("gc/") if key != "gc/clock"]
+    yard.store.inner.delete_many(plans if remembers == "the host" else [])
+    assert not yard.keys("sessions/vm/0")
+    lost = [manifest_key("vm", sequence) for sequence in ((2, 3) if gone == "the newest points" else (1, 2, 3))]
+    kept = [(key, bytes(yard.store.get(key))) for key in lost]
+    yard.store.inner.delete_many(lost)
+    yard.wait(2 * DAY)
+    yard.store.deleted.clear()
+    with pytest.raises(CorruptObject, match=lost[0]) as caught:
+        yard.collect()
+    assert "--missing" in caught.value.remedy
+    assert not yard.store.deleted
+    assert {d.key for d in needs_of_all(yard.repository).damages} == set(lost), "a scrub names them"
+    for key, data in kept:
+        yard.store.inner.put(key, data)
+    assert not yard.collect().doomed
+    restored(yard)
+    yard.store.inner.delete_many(lost)
+    for key in lost:
+        forget_lost(yard.repository, PointName("vm", int(key[-10:])), reason="lost for good")
+    yard.wait(2 * DAY)
+    assert yard.collect().doomed
