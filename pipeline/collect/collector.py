@@ -153,7 +153,7 @@ class Collection:
 
     def _fence(self) -> None:
         """Of a sequence on which nobody works any more nothing may be committed: its objects are not kept."""
-        taken = Keys.read(self.repository, "manifests/").times
+        taken = self._taken()
         for attempts in self._sessions:
             name = attempts.machine, attempts.sequence
             if name in self._living or name in taken or name in self._tombstones.times:
@@ -180,6 +180,12 @@ class Collection:
                 self.plan.fenced.append(attempts.label)
                 if self.apply:
                     fence(self.repository, key)
+
+    def _taken(self) -> set[Name]:
+        """What has a manifest or void record, be it one that a deletion hides: none is put over it."""
+        if self._versions is None:
+            return set(Keys.read(self.repository, "manifests/").times)
+        return Keys.read_versions(self._versions, "manifests/").readable
 
     def _read_points(self) -> None:
         # Before the manifests: what was taken then must be listed now.

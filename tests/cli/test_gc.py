@@ -151,3 +151,14 @@ def test_a_janitor_collects_without_reading_any_data_and_an_exporter_does_not(
     done = failback("--json", "gc", "--apply")
     assert done.code == 0, done
     assert done.result["freed"] > 0
+
+
+def test_a_point_that_is_on_its_way_is_not_given_up_for_lost(aged: Path, disk: Path, failback: Run) -> None:
+    """Its export would end well, and the point would be forgotten before it was there."""
+    done = failback("forget", "vm@5", "--missing", "--reason", "a slip of the finger")
+    assert done.code == 2
+    assert "never committed" in done.err
+    assert failback("export", "vm", "--disk", disk).code == 0
+    assert failback("verify", "vm@5").code == 0
+    (aged / "manifests" / "vm" / "0000000005").unlink()
+    assert failback("forget", "vm@5", "--missing", "--reason", "a disk died").code == 0
