@@ -9,6 +9,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from heapq import merge
 from itertools import groupby, islice
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from manifests.envelope import Kind
 from manifests.names import manifest_key, run_name, sessions_prefix, tombstone_key
+from manifests.repository import KEY
 from pipeline.catalogue import Point, check_tombstones, load, mismatch
 from pipeline.collect.deletion import Doomed, delete_objects, delete_versions
 from pipeline.collect.history import Erased
@@ -28,10 +31,10 @@ from pipeline.collect.plan import Plan, Share, kept, sparse
 from pipeline.collect.points import Keys, Name, check_gaps, check_rewritten
 from pipeline.collect.record import CLOCK, fence, held_points, known_heights, publish, verification_keys
 from pipeline.collect.sessions import Attempts, committed, named_points, read_sessions
-from pipeline.errors import CatalogueError, CorruptObject, FormatError, UsageError
+from pipeline.errors import CatalogueError, CorruptObject, FormatError, StoreFull, UsageError
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
-from pipeline.store.base import Versions
+from pipeline.store.base import ObjectInfo, Versions
 from pipeline.transfer.session import touch
 from pipeline.units import duration
 
@@ -42,6 +45,8 @@ RECALL = timedelta(hours=24)
 """So long at least a forgotten point can be brought back, whatever the grace of a collection."""
 SKEW = 300.0
 """Seconds by which the clocks of one store's nodes may differ."""
+_WRITTEN = ("sessions/", "gc/", "manifests/", "tombstones/")
+"""Where every writer leaves something."""
 _AHEAD = 64
 _NEVER = float("inf")
 
@@ -75,6 +80,7 @@ class Collection:
         self._versions: Versions | None = None
         self.plan = Plan(0.0, self.grace)
         self._old = 0.0
+        self._full = False
         self._tombstones = Keys({})
         self._gone: set[Name] = set()
         self._packs: Inventory
@@ -111,13 +117,28 @@ class Collection:
         return self.plan
 
     def _clock(self) -> None:
-        clock = touch(self.repository, CLOCK, Kind.RECORD)
+        try:
+            clock = touch(self.repository, CLOCK, Kind.RECORD)
+        except StoreFull as error:
+            clock = self._last_write(error)
         self.plan.time = clock.modified.timestamp()
         self._old = self.plan.time - self.grace
         # Asked of the bucket as it is today: versioning may have been switched on after the repository was made.
         self.plan.versioned = bool(clock.version)
         if clock.version and not self._keep_versions:
             self._versions = self.repository.store.versions()
+
+    def _last_write(self, error: StoreFull) -> ObjectInfo:
+        """In a full store nothing can be written, so the time of its newest object counts, which is earlier: all is
+        younger by it than it is, and every writer nearer. Raises `error` when there is none."""
+        self._full = True
+        store = self.repository.store
+        times = [info.modified for prefix in _WRITTEN for info in store.list(prefix)]
+        known = store.head(KEY)
+        if known is None or not times:
+            raise error
+        self.tell(f"{error.message}: the plan is published after space was freed, as of the last write of the store")
+        return replace(known, modified=max(times))
 
     def _read_tombstones(self) -> None:
         self._tombstones = Keys.read(self.repository, "tombstones/")
@@ -177,9 +198,13 @@ class Collection:
                 self._keep(attempts, sorted(attempts.announced - attempts.ended))
                 self.plan.unfenced.append(attempts.label)
             else:
-                self.plan.fenced.append(attempts.label)
-                if self.apply:
-                    fence(self.repository, key)
+                try:
+                    if self.apply:
+                        fence(self.repository, key)
+                    self.plan.fenced.append(attempts.label)
+                except StoreFull:
+                    self._keep(attempts, sorted(attempts.announced - attempts.ended))
+                    self.plan.unfenced.append(attempts.label)
 
     def _taken(self) -> set[Name]:
         """What has a manifest or void record, be it one that a deletion hides: none is put over it."""
@@ -323,7 +348,7 @@ class Collection:
         plan.sessions_gone = [attempts.label for attempts in self._settled]
 
     def _publish(self) -> None:
-        if self.apply:
+        if self.apply and not self._full:
             stamp = datetime.fromtimestamp(self.plan.time, UTC).strftime("%Y%m%dT%H%M%SZ")
             publish(self.repository, f"gc/{stamp}-{secrets.token_hex(4)}", self.plan.as_json(), self._highest)
 
@@ -345,6 +370,10 @@ class Collection:
         else:
             self.plan.erased = Erased()
             delete_versions(self._versions, doomed, self.plan.erased, before=self._old)
+        if self._full:
+            self._full = False
+            with suppress(StoreFull):
+                self._publish()
 
     def _doomed_keys(self, inventory: Inventory) -> Iterator[str]:
         seen = inventory.keys(self._doomed[inventory.prefix])

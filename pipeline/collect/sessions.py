@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from manifests.names import PointName, decode_machine, parse_point, session_prefix
 from pipeline.catalogue import forgotten, sequences
 from pipeline.collect.record import known_heights
-from pipeline.errors import CorruptObject, FailbackError, UsageError
+from pipeline.errors import CorruptObject, FailbackError, FormatError, UsageError
 from pipeline.repository import Repository
 from pipeline.transfer.session import find_attempts, read_ended, read_session
 
@@ -105,8 +106,11 @@ def check_was_taken(repository: Repository, name: PointName) -> None:
 
 
 def committed(repository: Repository, attempts: Attempts) -> bool:
-    """Whether one of the sessions says that it committed its point."""
-    return any(
-        (read_ended(repository, f"{session_prefix(attempts.machine, run)}ended") or {}).get("outcome") == "committed"
-        for run in sorted(attempts.ended)
-    )
+    """Whether one of the sessions says that it committed its point. One that can't be read, or whose writer's key was
+    revoked since, says nothing."""
+    for run in sorted(attempts.ended):
+        with suppress(FormatError):
+            ended = read_ended(repository, f"{session_prefix(attempts.machine, run)}ended")
+            if (ended or {}).get("outcome") == "committed":
+                return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,14 +24,18 @@ from pipeline.errors import (
     FailbackError,
     SessionFenced,
     StoreError,
+    StoreFull,
     StoreUnavailable,
     UsageError,
 )
 from pipeline.keys.known import Seen
 from pipeline.mend.needs import needs_of_all
 from pipeline.progress import Counters
+from pipeline.repository import Repository
+from pipeline.store.base import Bytes, Store
 from pipeline.store.directory import DirectoryStore
 from pipeline.store.fault import Fail, FaultyStore, Kill, Rule, startswith
+from pipeline.store.layer import Layer
 from pipeline.transfer.session import Session
 
 
@@ -516,3 +521,45 @@ def test_a_machine_that_had_come_further_stops_the_collection(
         forget_lost(yard.repository, PointName("vm", int(key[-10:])), reason="lost for good")
     yard.wait(2 * DAY)
     assert yard.collect().doomed
+
+
+class FullStore(Layer):
+    """Takes nothing until something was deleted."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.full = False
+
+    def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
+        if self.full:
+            raise StoreFull(f"cannot put {key}: no space left")
+        self.inner.put(key, data, create=create)
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        keys = list(keys)
+        self.inner.delete_many(keys)
+        self.full = self.full and not keys
+
+
+def test_a_full_store_is_collected_though_nothing_can_be_written_there(yard: Yard) -> None:
+    age(yard)
+    yard.bench.export(yard.source, full=True)
+    for sequence in (1, 2, 3):
+        forget(yard.repository, yard.bench.point(sequence), reason="old")
+    yard.wait(2 * DAY)
+    Session.begin(yard.repository, "dead", 1, parent=None, bases=[], disks=[], tool="test")[0].abandon()
+    yard.store.put("packs/ab/" + "ab" * 32, b"the last that it took")
+    store = FullStore(yard.store)
+    yard.bench.repository = Repository(store, yard.repository.document, yard.repository.sealing)
+    store.full = True
+    yard.wait(30 * DAY)
+    told: list[str] = []
+    plan = Collection(yard.repository, apply=True, tell=told.append).run()
+    assert plan.doomed
+    assert len(told) == 1
+    assert plan.fenced == []
+    assert "packs/ab/" + "ab" * 32 in yard.keys("packs/"), "younger than the grace by the last write"
+    assert len([key for key in yard.keys("gc/") if key != "gc/clock"]) == 1, "published when there was room"
+    restored(yard)
+    assert yard.collect().fenced == ["dead@1"]
+    restored(yard)
