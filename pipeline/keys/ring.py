@@ -185,7 +185,8 @@ def unlock(store: Store, document: RepositoryDocument, locks: Sequence[Lock]) ->
     raise KeyRefused(
         f"no key slot of {store.name} opens with {' or '.join(tried)}{said}",
         remedy="check the passphrase or key file; the slot may have been removed: an administrator sees with"
-        " `failback key list` and makes another with `failback key add`",
+        " `failback key list` and makes another with `failback key add`. When all keys are lost, the one on the"
+        " recovery sheet, written into a file, is a key file",
     )
 
 

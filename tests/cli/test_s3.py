@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,6 +42,16 @@ def test_out_and_back(bucket: str, disk: Path, tmp_path: Path, process: Run) -> 
     log = (tmp_path / "state" / "failback.log").read_text()
     assert urlsplit(bucket).scheme == "s3"
     assert "put " in log
+
+
+def test_the_recovery_sheet_says_where_the_bucket_is(
+    bucket: str, process: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = os.environ["FAILBACK_REPOSITORY"]
+    monkeypatch.setenv("FAILBACK_KEY_FILE", os.environ["FAILBACK_STATE_DIR"] + "/../sheet.key")
+    assert process("repository", "init").code == 0
+    assert address in process("key", "export").out
+    assert process("key", "export", "--json").result["address"] == address
 
 
 def test_a_document_that_is_not_there_is_told(bucket: str) -> None:
