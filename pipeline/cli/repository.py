@@ -12,7 +12,7 @@ from pipeline.cli.key_options import KeyCommandOption, KeyFileOption, Passphrase
 from pipeline.cli.policy import policy
 from pipeline.cli.protect import LockName
 from pipeline.errors import UsageError
-from pipeline.units import size
+from pipeline.units import count, size
 
 if TYPE_CHECKING:
     from manifests.slot import Slot
@@ -133,7 +133,7 @@ def _set_lock(invocation: Invocation, lock: LockName, days: int) -> None:
     locks = Locks(parse_address(invocation.address))
     invocation.stack.callback(locks.close)
     locks.set_default(lock.mode, days)
-    invocation.output.say(f"every new object of the bucket is locked for {days} days ({lock.value})")
+    invocation.output.say(f"every new object of the bucket is locked for {count(days, 'day')} ({lock.value})")
 
 
 def _say_rules(invocation: Invocation) -> None:

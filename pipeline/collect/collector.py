@@ -71,7 +71,9 @@ class Collection:
     ) -> None:
         if grace < LEAST_GRACE:
             raise UsageError(
-                f"a grace of {grace} is too short", remedy=f"{LEAST_GRACE} is the least; the default is {GRACE}"
+                f"a grace of {duration(grace.total_seconds())} is too short",
+                remedy=f"{duration(LEAST_GRACE.total_seconds())} is the least; "
+                f"the default is {duration(GRACE.total_seconds())}",
             )
         self.repository, self.apply, self.parallel = repository, apply, parallel
         self.grace = grace.total_seconds()
