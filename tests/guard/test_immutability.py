@@ -148,7 +148,8 @@ def test_what_is_gone_does_not_keep_the_rest_from_being_protected(make_site: Mak
 def test_an_administrator_of_the_policy_can_do_all_that(make_site: Make, disk: Path) -> None:
     site = make_site(lock=True)
     site.become(site.user(site.policy("admin", "--versions")))
-    site.good("repository", "init", "--lock", "governance", "--lock-days", "1")
+    done = site.good("repository", "init", "--lock", "governance", "--lock-days", "1")
+    assert "is locked for 1 day (governance)" in done.out
     site.good("export", "web", "--disk", disk)
     site.good("protect", "web", "--days", "2")
     site.good("show", "web", "--locks")
