@@ -58,7 +58,7 @@ def init(
     from pipeline.keys.known import Expected, Pin
     from pipeline.keys.sources import new_lock
     from pipeline.repository import Repository
-    from pipeline.store.address import open_store, parse_address
+    from pipeline.store.address import open_store, parse_address, place_of
 
     if no_encryption and (key_file or passphrase_file or key_command):
         raise UsageError("--no-encryption and a key do not go together", remedy="leave one of them away")
@@ -79,7 +79,7 @@ def init(
     repository = Repository.init(store, chunk_size=chunk_size << 10, lock=key_lock)
     _say_rules(invocation)
     Expected(settings.repository_id, settings.key_fingerprint).check(repository.document, store.name)
-    Pin(settings.state_dir, store.name).remember(repository.document, anew=True)
+    Pin(settings.state_dir, place_of(invocation.address)).remember(repository.document, anew=True)
     invocation.output.say(f"made repository {repository.id.hex()} at {repository.store.name}")
     encryption = repository.document.encryption
     if key_lock is not None and encryption is not None:

@@ -240,6 +240,8 @@ class Collection:
                 self._counters.done += 1
                 self.watch(self._counters)
                 if point is None:
+                    if name not in self._tombstones.times:
+                        hashes[name[1]] = ""  # nothing can have been built on it
                     continue
                 if name not in self._tombstones.times:
                     found += 1

@@ -139,12 +139,13 @@ class Seen:
 
     def notice_point(self, machine: str, sequence: int, manifest: str, name: str) -> None:
         """Raises Forged when a point's manifest, of which this is the BLAKE3, was another one: it is written once, and
-        only somebody with the keys of its machine can sign another."""
+        only somebody with the keys of its machine can sign another. Empty: a void record is there."""
         path = self._manifests / encode_machine(machine)
         with self._lock:
             known = self._known(machine).get(sequence)
         if known is None:
-            self.note_point(machine, sequence, manifest)
+            if manifest:
+                self.note_point(machine, sequence, manifest)
             return
         if known != manifest:
             raise Forged(
