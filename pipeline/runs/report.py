@@ -12,10 +12,11 @@ from pipeline.runs.fold import Effect, RunState
 STEPS = (
     ("export", "exported"), ("stage", "staged"), ("quiesce", "quiesced"), ("final", "last point taken"),
     ("stop", "stopped"), ("prove", "proved off"), ("lock", "locked"), ("refresh", "refreshed"), ("own", "owned"),
-    ("boot", "started at home"), ("verify", "verified"), ("commit", "home for good"), ("halt", "off at home"),
-    ("restart", "runs at the takeover site"),
+    ("boot", "started at home"), ("verify", "verified"), ("commit", "home for good"),
 )  # fmt: skip
 """Verbs of one machine in their order, and what is true once they are done."""
+BACK = (("halt", "off at home"), ("return", "given back"), ("restart", "runs at the takeover site"))
+"""Those of the way back."""
 
 
 def headline(state: RunState) -> str:
@@ -57,11 +58,12 @@ def lines(state: RunState, plan: Plan, coming: Next | None) -> list[str]:
 
 def machine_line(state: RunState, machine: str) -> str:
     """The furthest step of one machine, and what is wrong with it."""
+    reached, steps = "waits", STEPS
     if machine in state.stay:
-        said = "stays at the takeover site"
-        return f"{said}, runs there" if state.done(f"restart/{machine}") else said
-    reached = "waits"
-    for verb, words in STEPS:
+        reached, steps = "stays at the takeover site", BACK
+    elif any(state.began(f"{verb}/{machine}") for verb, _words in BACK):
+        reached, steps = "goes back", BACK
+    for verb, words in steps:
         effect = state.effect(f"{verb}/{machine}")
         if effect.done:
             reached = words
