@@ -24,6 +24,7 @@ from pipeline.cli.key import app as key
 from pipeline.cli.list import list_
 from pipeline.cli.plan import app as plan
 from pipeline.cli.protect import protect
+from pipeline.cli.rehearse import rehearse
 from pipeline.cli.repair import repair
 from pipeline.cli.repository import app as repository
 from pipeline.cli.run import app as run_of_plan
@@ -80,6 +81,7 @@ app.add_typer(worker, name="worker", help="Make the disk of a machine that is an
 app.add_typer(plan, name="plan", help="Say which machines come home together, how and when, and look at it beforehand.")
 app.add_typer(run_of_plan, name="run", help="Execute a plan: bring its machines home together, or back.")
 app.add_typer(schedule, name="schedule", help="What of a plan this host does by its clock.")
+app.command("rehearse")(rehearse)
 app.command("export")(export)
 app.command("import")(import_)
 app.command("copy")(copy)

@@ -147,8 +147,9 @@ UNDONE_BY: dict[str, tuple[str, ...]] = {
 
 def line(state: RunState, plan: Plan, abilities: Abilities) -> Iterator[Item]:
     """The whole of it, behind and before us."""
-    yield Conditions()
-    yield from _ready(plan, abilities)
+    if state.purpose == "cutover":
+        yield Conditions()
+    yield from _ready(state, plan, abilities)
     if state.purpose == "rehearsal" or plan.rehearsal.before_cutover:
         for group in plan.groups:
             yield Effects((f"rehearse/{group.name}",), group.name)
@@ -180,10 +181,12 @@ def ordered(plan: Plan) -> list[Group]:
     return done
 
 
-def _ready(plan: Plan, abilities: Abilities) -> Iterator[Item]:
+def _ready(state: RunState, plan: Plan, abilities: Abilities) -> Iterator[Item]:
+    """A rehearsal takes the points that are there, and asks nothing of the takeover side."""
     machines = [machine for group in plan.groups for machine in group.machines]
-    yield _each("preflight", machines)
-    yield _each("export", [m for m in machines if m not in abilities.unread])
+    if state.purpose == "cutover":
+        yield _each("preflight", machines)
+        yield _each("export", [m for m in machines if m not in abilities.unread])
     yield _each("stage", machines)
 
 

@@ -6,8 +6,8 @@ is what holds. A machine without any belongs to the takeover side, which is wher
     takeover --> moving --> home-provisional --> home-committed
         ^___________|_______________|___ _ _ _ _ _ |   (the last by a person, after another disaster)
 
-A run that goes back before its claim came to be writes one more takeover: a claim that was delayed cannot come after it.
-Two who want the next epoch write one key, and one of them loses. Nobody starts a machine at home but under a
+A run that goes back before its claim came to be writes one more takeover: a claim that was delayed cannot come after
+it. Two who want the next epoch write one key, and one of them loses. Nobody starts a machine at home but under a
 home-provisional epoch of its own run, which names the proof that the other side is off and locked, or who vouched for
 it; and nobody starts the takeover side again but under a takeover epoch, which names how home was proved off.
 """

@@ -50,6 +50,7 @@ def lines(state: RunState, plan: Plan, coming: Next | None) -> list[str]:
         found.append(f"  {group.name}{_group_note(state, group)}")
         for number, wave in enumerate(group.waves, 1):
             found += [f"    wave {number}  {machine:<20} {machine_line(state, machine)}" for machine in wave]
+        found += [f"    {line}" for line in _rehearsed(state, group)]
     found += ["", f"  {headline(state)}"]
     found += [f"    {what}" for what in _waiting(state, coming)]
     found.append(f"  {undo(state, plan)}")
@@ -147,6 +148,19 @@ def _waiting(state: RunState, coming: Next | None) -> list[str]:
     if state.stand is not None and state.stand.remedy:
         return [state.stand.remedy]
     return []
+
+
+def _rehearsed(state: RunState, group: Group) -> list[str]:
+    """What a rehearsal of the group found, a line a machine."""
+    effect = state.effect(f"rehearse/{group.name}")
+    if effect.failed:
+        return [f"rehearsal failed: {effect.error}"]
+    found = []
+    for machine, verdict in effect.result.get("machines", {}).items():
+        checks = verdict.get("checks", [])
+        passed = sum(check.get("status") == "passed" for check in checks)
+        found.append(f"rehearsed {machine:<20} {passed} of {len(checks)} checks passed in {verdict.get('seconds')} s")
+    return found
 
 
 def _group_note(state: RunState, group: Group) -> str:
