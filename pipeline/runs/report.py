@@ -9,13 +9,14 @@ from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opene
 from pipeline.runs.entries import Entry
 from pipeline.runs.fold import Effect, RunState
 
-STEPS = (
+Steps = tuple[tuple[str, str], ...]
+STEPS: Steps = (
     ("export", "exported"), ("stage", "staged"), ("quiesce", "quiesced"), ("final", "last point taken"),
     ("stop", "stopped"), ("prove", "proved off"), ("lock", "locked"), ("refresh", "refreshed"), ("own", "owned"),
     ("boot", "started at home"), ("verify", "verified"), ("commit", "home for good"),
 )  # fmt: skip
 """Verbs of one machine in their order, and what is true once they are done."""
-BACK = (("halt", "off at home"), ("return", "given back"), ("restart", "runs at the takeover site"))
+BACK: Steps = (("halt", "off at home"), ("return", "given back"), ("restart", "runs at the takeover site"))
 """Those of the way back."""
 
 
