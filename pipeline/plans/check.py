@@ -126,6 +126,7 @@ def _programs(subject: str, *argvs: object) -> Iterator[Found]:
 
 def _of_machine(world: World, name: str) -> Iterator[Found]:
     machine = world.plan.machines[name]
+    yield from _side(world, name)
     able = yield from _source(world, name, machine)
     yield from _verdict(world, name, machine)
     try:
@@ -140,6 +141,24 @@ def _of_machine(world: World, name: str) -> Iterator[Found]:
         return
     yield from _point(world, name, point, able)
     yield from _target(world, name, point)
+
+
+def _side(world: World, name: str) -> Iterator[Found]:
+    from pipeline.runs.ownership import current  # runs execute plans, and so know them
+
+    try:
+        owner = current(world.repository, name)
+    except FailbackError as error:
+        yield _found(name, "error", "ownership", error.message, error.remedy or "bring it back from an older version")
+        return
+    if owner.side != "takeover":
+        yield _found(
+            name,
+            "error",
+            "ownership",
+            f"it is {owner.side}, by run {owner.run}: it does not belong to the takeover side",
+            f"`failback run show {owner.run}` says where that run is, and how it goes on or back",
+        )
 
 
 def _source(world: World, name: str, machine: MachinePlan) -> Generator[Found, None, SourceAbilities | None]:

@@ -10,6 +10,7 @@ import pytest
 from pipeline.finding import Finding
 from pipeline.plans.check import Found, check_plan
 from pipeline.plans.parse import parse_plan
+from pipeline.runs.ownership import advance, current
 from plans.conftest import SHOP, Scene, shop
 
 CHECK = {"name": "answers", "hook": "tcp", "settings": {"port": 22}}
@@ -176,3 +177,14 @@ def test_a_rehearsal_that_is_asked_for_has_to_be_possible(scene: Scene, monkeypa
     assert of(checked(scene), "error") == []
     errors = of(checked(scene, rehearsal={"before_cutover": True}), "error")
     assert [e[:2] for e in errors] == [("db", "rehearsal"), ("web-1", "rehearsal"), ("web-2", "rehearsal")]
+
+
+def test_a_machine_that_is_home_already_is_named(scene: Scene) -> None:
+    export_all(scene)
+    repository = scene.bench.repository
+    moving = advance(repository, current(repository, "db"), "moving", run="shop-1", proof={})
+    [error] = of(checked(scene), "error")
+    assert error[:2] == ("db", "ownership")
+    assert "it is moving, by run shop-1" in error[2]
+    advance(repository, moving, "takeover", run="shop-1", proof={"seen": "it is off"})
+    assert of(checked(scene), "error") == []

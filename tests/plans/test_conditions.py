@@ -154,7 +154,10 @@ def test_the_source_has_to_answer_for_every_machine(scene: Scene) -> None:
 def test_a_flag_is_set_by_a_person(scene: Scene) -> None:
     scene.run = "shop-1"
     answer = look(scene, "flag", flag="go", question="did the insurer agree?")
-    assert (answer.holds, answer.seen) == (False, "a person has to set flag go (did the insurer agree?)")
+    assert (answer.holds, answer.seen) == (
+        False,
+        "a person has to set flag go (did the insurer agree?): `failback run flag shop-1 go`",
+    )
     scene.flags = frozenset({"go"})
     assert look(scene, "flag", flag="go").holds
     assert not look(scene, "flag", flag="gone").holds

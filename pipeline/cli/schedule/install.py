@@ -93,6 +93,8 @@ def _systemd(invocation: Invocation, jobs: Sequence[Job], folder: Path | None, *
         for words in (("daemon-reload",), ("enable", "--now", *(f"{job.mark.name}.timer" for job in jobs))):
             if wrong := systemd.tell(*words, user=user):
                 raise UsageError(f"systemctl {words[0]} failed: {wrong}", remedy="the units are written; enable them")
+        if user:
+            invocation.output.say("they end with your last session, unless `loginctl enable-linger` keeps them")
     else:
         invocation.output.say("enable them with `systemctl enable --now` where systemd runs")
     return [str(path) for path in written]

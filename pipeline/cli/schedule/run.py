@@ -62,7 +62,7 @@ def _done(invocation: Invocation, stored: Stored, job: str) -> Ending:
         return _export(invocation, stored)
     if job == "conditions":
         return _conditions(invocation, stored)
-    words = {"scrub": ("scrub",), "gc": ("gc", "--apply"), "rehearse": ("rehearse", stored.plan.name)}[job]
+    words = {"scrub": ("scrub",), "gc": ("gc", "--apply"), "rehearse": ("rehearse", stored.plan.name, "--no-wait")}[job]
     return _called(invocation, *words)
 
 
