@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.plans.model import Group, Plan
-from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, ordered, touched
+from pipeline.runs.decide import UNDONE_BY, Ask, Hold, Look, Next, Paused, Wait, gate_opened, ordered, touched
 from pipeline.runs.entries import Entry
 from pipeline.runs.fold import Effect, RunState
 
@@ -50,7 +50,8 @@ def lines(state: RunState, plan: Plan, coming: Next | None) -> list[str]:
     for group in ordered(plan):
         found.append(f"  {group.name}{_group_note(state, group)}")
         for number, wave in enumerate(group.waves, 1):
-            found += [f"    wave {number}  {machine:<20} {machine_line(state, machine)}" for machine in wave]
+            shown = {machine: machine_line(state, machine, back=group.name in state.back) for machine in wave}
+            found += [f"    wave {number}  {machine:<20} {said}" for machine, said in shown.items()]
         found += [f"    {line}" for line in _rehearsed(state, group)]
     found += ["", f"  {headline(state)}"]
     found += [f"    {what}" for what in _waiting(state, coming)]
@@ -58,12 +59,12 @@ def lines(state: RunState, plan: Plan, coming: Next | None) -> list[str]:
     return found
 
 
-def machine_line(state: RunState, machine: str) -> str:
-    """The furthest step of one machine, and what is wrong with it."""
+def machine_line(state: RunState, machine: str, *, back: bool = False) -> str:
+    """The furthest step of one machine, and what is wrong with it. `back`: its group is taken back."""
     reached, steps = "waits", STEPS
     if machine in state.stay:
         reached, steps = "stays at the takeover site", BACK
-    elif any(state.began(f"{verb}/{machine}") for verb, _words in BACK):
+    elif back and begun(state, machine):
         reached, steps = "goes back", BACK
     for verb, words in steps:
         effect = state.effect(f"{verb}/{machine}")
@@ -73,20 +74,31 @@ def machine_line(state: RunState, machine: str) -> str:
             return f"{verb} failed: {effect.error}"
         elif effect.began:
             return f"{reached}; {verb} is under way{_again(effect)}"
+    if steps is BACK:
+        return reached
     point = state.effect(f"final/{machine}").result.get("point") or state.effect(f"stage/{machine}").result.get("point")
     return f"{reached}  ({point})" if point else reached
+
+
+def begun(state: RunState, machine: str) -> bool:
+    """Whether the takeover side of this machine may be other than it was."""
+    return any(state.began(f"{verb}/{machine}") for verb in UNDONE_BY["restart"])
 
 
 def undo(state: RunState, plan: Plan) -> str:
     """What going back would cost now."""
     if state.outcome == "committed":
         return "there is no way back by this run: home is committed"
-    if state.outcome is not None or not touched(state):
+    if not touched(state):
         return "going back now costs nothing: the takeover side was not touched"
+    if state.outcome == "rolled back":
+        return "it went back: the takeover side runs again"
     opened = [(g, t) for g in plan.groups if g.name not in state.back and (t := gate_opened(state, g)) is not None]
     done = [g.name for g in plan.groups if any(state.began(f"commit/{m}") for m in g.machines)]
     if done:
         return f"there is no way back for {', '.join(done)}: home for good"
+    if state.back and all(g.name in state.back for g in plan.groups if any(begun(state, m) for m in g.machines)):
+        return "it is going back: the takeover side runs again once home is proved off"
     if opened:
         group, time = min(opened, key=lambda entry: entry[1])
         return (
@@ -110,7 +122,9 @@ def document(state: RunState, plan: Plan, coming: Next | None) -> dict[str, Any]
         "groups": [
             {
                 "name": group.name,
-                "waves": [{m: machine_line(state, m) for m in wave} for wave in group.waves],
+                "waves": [
+                    {m: machine_line(state, m, back=group.name in state.back) for m in wave} for wave in group.waves
+                ],
                 "back": state.back.get(group.name),
             }
             for group in ordered(plan)

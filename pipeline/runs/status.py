@@ -13,6 +13,7 @@ from pipeline.errors import FormatError, NotFound
 from pipeline.progress import Counters
 from pipeline.repository import Repository
 from pipeline.runs.fold import RunState
+from pipeline.transfer.process import Process
 from pipeline.units import size
 
 
@@ -63,8 +64,11 @@ def status_lines(status: Status | None) -> list[str]:
     if status is None:
         return ["", "  nobody conducts it: `failback run conduct` goes on"]
     who = f"process {status.process.get('pid')} on {status.process.get('host')}"
+    if Process.of(status.process).alive(Process.current()) is False:
+        return ["", f"  {who}, which conducted it, is dead: `failback run conduct` goes on"]
     found = ["", f"  conducted by {who}, last seen {status.at:%H:%M:%S} UTC"]
-    for what, seen in _pairs(status.said.get("conditions")):
+    # What is waited for comes first.
+    for what, seen in sorted(_pairs(status.said.get("conditions")), key=lambda pair: pair[1].startswith("holds")):
         found.append(f"    {what:<20} {seen}")
     for what, far in _pairs(status.said.get("progress")):
         found.append(f"    {what:<20} {far}")

@@ -20,10 +20,13 @@ def show(
     from pipeline.runs.begin import find_run
     from pipeline.runs.journal import Journal
     from pipeline.runs.report import document, entry_line, lines
+    from pipeline.runs.status import status_lines, status_of
 
     repository = invocation.open_repository()
     state, stored = find_run(repository, run)
     invocation.output.say(*lines(state, stored.plan, None))
+    if state.outcome is None:
+        invocation.output.say(*status_lines(status_of(repository, state)))
     values = document(state, stored.plan, None)
     if journal:
         kept = Journal(repository, state.run)

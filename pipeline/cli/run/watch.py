@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -60,6 +61,19 @@ def watch(
     return Ending(code, document(state, stored.plan, None))
 
 
+def folded(lines: list[str], width: int) -> list[str]:
+    """No line is longer than that: what a person is to type must not be cut off. What follows stands further in."""
+    found = []
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()))
+        parts = textwrap.wrap(
+            line, width, subsequent_indent=f"{indent}    ", break_on_hyphens=False, drop_whitespace=True,
+            replace_whitespace=False,
+        )  # fmt: skip
+        found += parts or [""]
+    return found
+
+
 @contextmanager
 def _view(output: Output) -> Iterator[Callable[[list[str], list[Entry]], None]]:
     from pipeline.cli.output import plain
@@ -85,7 +99,8 @@ def _view(output: Output) -> Iterator[Callable[[list[str], list[Entry]], None]]:
 
         def in_place(picture: list[str], new: list[Entry]) -> None:
             recent = [entry_line(entry) for entry in new][-5:]
-            text = Text("\n".join(map(plain, [*picture, *([""] if recent else []), *recent])), no_wrap=True)
+            shown = [*folded(picture, console.width), *([""] if recent else []), *recent]
+            text = Text("\n".join(map(plain, shown)), no_wrap=True)
             text.overflow = "ellipsis"
             live.update(text, refresh=True)
 

@@ -1,0 +1,78 @@
+"""What people are told of a run is true at that moment, and what they are to type is there as a whole."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from pipeline.cli.run.watch import folded
+from pipeline.runs.decide import Hold, Over
+from pipeline.runs.report import lines, undo
+from pipeline.runs.status import status_lines, status_of
+from runs.conftest import MACHINES, Disaster
+
+Make = Callable[..., Disaster]
+
+
+def shown(d: Disaster) -> str:
+    return "\n".join(lines(d.state(), d.plan, None))
+
+
+def test_the_way_back_is_not_offered_to_a_run_that_takes_it_or_took_it(disaster: Make) -> None:
+    d = disaster()
+    d.bad = {"db": "no answer"}
+    d.begin()
+    assert isinstance(d.conduct(), Hold)
+    assert "failback run rollback" in undo(d.state(), d.plan)
+    d.tell("rollback", "shop")
+    assert "failback run rollback" not in shown(d)
+    assert undo(d.state(), d.plan).startswith("it is going back")
+    # What is off at the takeover side and was never at home is on its way back as well.
+    assert shown(d).count("goes back") == 1 + len(MACHINES)
+    assert d.conduct() == Over("rolled back")
+    assert undo(d.state(), d.plan) == "it went back: the takeover side runs again"
+
+
+def test_conditions_that_are_waited_for_are_told_once_and_again_when_they_hold(disaster: Make) -> None:
+    d = disaster(conditions=[{"name": "go", "kind": "flag", "settings": {"flag": "go"}}])
+    d.begin()
+    conductor = d.conductor()
+    looks = itertools.count(1)
+    d.paused = lambda _seconds: d.tell("flag", "go") if next(looks) == 3 else None
+    conductor.conduct()
+    told = [text for text in d.said if text.startswith("go: ")]
+    assert [text.split(": ")[1] for text in told] == ["waiting", "holds"]
+
+
+def test_a_rollback_does_not_wait_for_a_guest_whose_writes_are_thrown_away(disaster: Make) -> None:
+    d = disaster()
+    d.bad = {"db": "no answer"}
+    d.begin()
+    assert isinstance(d.conduct(), Hold)
+    calls: list[str] = []
+    d.platform.fault = lambda name, phase: calls.append(name) if phase == "before" else None
+    d.tell("rollback", "shop")
+    assert d.conduct() == Over("rolled back")
+    assert any(call.startswith("power_off") for call in calls)
+    assert not any(call.startswith("ask_to") for call in calls)
+
+
+def test_no_line_is_cut_on_a_narrow_terminal() -> None:
+    said = (
+        "    go                   waiting: a person has to set flag go (do all users know?): `failback run flag RUN go`"
+    )
+    [first, *others] = folded([said], 80)
+    assert others
+    assert first.startswith("    go     ")
+    assert all(len(line) <= 80 and line.startswith("        ") for line in others)
+    assert " ".join([first, *(line.strip() for line in others)]) == said
+    assert folded(["", "  under way"], 80) == ["", "  under way"]
+
+
+def test_a_conductor_that_is_dead_is_not_said_to_conduct(disaster: Make) -> None:
+    d = disaster()
+    d.begin()
+    assert d.killed(1, d.conduct, only="put leases/")
+    told = status_lines(status_of(d.repository, d.state()))
+    assert not any("conducted by" in line for line in told)
+    assert any("is dead: `failback run conduct` goes on" in line for line in told)
