@@ -20,6 +20,10 @@ BACK: Steps = (("halt", "off at home"), ("return", "given back"), ("restart", "r
 """Those of the way back."""
 
 
+_MEANS = {"cutover": "brings home", "gate": "lets users in to", "commit": "accepts for good"}
+"""What a yes to a question does."""
+
+
 def headline(state: RunState) -> str:
     """Where it is, in a few words."""
     if state.outcome is not None:
@@ -151,7 +155,7 @@ def _waiting(state: RunState, coming: Next | None) -> list[str]:
         case Ask(what=what, shown=shown):
             points = ", ".join(f"{m}: {p}" for m, p in shown.get("points", {}).items())
             return [
-                f"{what} brings home {points} to {shown.get('target')}",
+                f"{what} {_MEANS[what.partition('/')[0]]} {points} at {shown.get('target')}",
                 f"`failback run approve {state.run}` or `failback run reject {state.run}`",
             ]
         case Paused():

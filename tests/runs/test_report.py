@@ -6,8 +6,10 @@ import itertools
 from collections.abc import Callable
 
 from pipeline.cli.run.watch import folded
-from pipeline.runs.decide import Hold, Over
+from pipeline.runs.decide import Ask, Hold, Over
+from pipeline.runs.ownership import current
 from pipeline.runs.report import lines, undo
+from pipeline.runs.runbook import runbook
 from pipeline.runs.status import status_lines, status_of
 from runs.conftest import MACHINES, Disaster
 
@@ -76,3 +78,18 @@ def test_a_conductor_that_is_dead_is_not_said_to_conduct(disaster: Make) -> None
     told = status_lines(status_of(d.repository, d.state()))
     assert not any("conducted by" in line for line in told)
     assert any("is dead: `failback run conduct` goes on" in line for line in told)
+
+
+def test_the_runbook_of_a_run_that_is_over_has_no_steps_that_would_undo_it(disaster: Make) -> None:
+    def page(d: Disaster) -> str:
+        return runbook(d.state(), d.plan, lambda machine: current(d.repository, machine), lambda _machine: {})
+
+    d = disaster()
+    d.begin()
+    asked = d.conduct()
+    assert isinstance(asked, Ask)
+    assert "### To go back by hand" in page(d)
+    assert "commit/shop accepts for good db: db@" in "\n".join(lines(d.state(), d.plan, asked))
+    d.tell("approve")
+    assert d.conduct() == Over("committed")
+    assert "by hand" not in page(d).partition("## Without failback")[0]

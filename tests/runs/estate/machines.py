@@ -59,7 +59,9 @@ def await_ready(folder: Path, *, database: bool, beacon: int) -> None:
         assert time.monotonic() < end, takeover.console(folder)[-1500:]
         time.sleep(0.2)
     names = ["beacon", *(["database", "session"] if database else [])]
-    script = [
+    # The agent's answer may come too late to be heard; then it is asked again.
+    script = ["[ -e /run/installed ] && exit 0", "mkdir /run/installing || exit 1"]
+    script += [
         f"cat >/etc/guest/{n} <<'END'\n{(APPLICATION / n).read_text()}END\nchmod 755 /etc/guest/{n}" for n in names
     ]
     script += [f"echo {beacon} >/etc/failback-guest/beacon", ": >/var/lib/failback-guest/numbers"]
@@ -67,7 +69,7 @@ def await_ready(folder: Path, *, database: bool, beacon: int) -> None:
     script += ["sed -i 's|^::respawn:/etc/guest/journal.*|::once:/bin/touch /run/failback-guest/journal|' /etc/inittab"]
     script += ["echo '::respawn:/etc/guest/beacon' >>/etc/inittab"]
     script += ["echo '::respawn:/etc/guest/database serve' >>/etc/inittab"] if database else []
-    script += ["sync", "kill -HUP 1", "killall journal"]
+    script += ["sync", "kill -HUP 1", "killall journal; touch /run/installed"]
     while True:
         try:
             takeover.tell(folder, "\n".join(script))
@@ -87,6 +89,6 @@ def end_all(root: Path) -> None:
     """Every QEMU that works in a folder below `root`."""
     for link in Path("/proc").glob("[0-9]*/cwd"):
         with suppress(OSError):
-            words = (link.parent / "cmdline").read_bytes()
-            if link.resolve(strict=True).is_relative_to(root.resolve()) and words.startswith(b"qemu-system"):
+            program = (link.parent / "cmdline").read_bytes().split(b"\0")[0]
+            if link.resolve(strict=True).is_relative_to(root.resolve()) and b"qemu-system" in program:
                 os.kill(int(link.parent.name), 9)
