@@ -138,6 +138,8 @@ def _read(repository: Repository, machine: str, sequence: int, data: Bytes) -> P
     key = manifest_key(machine, sequence)
     manifest = decode_manifest(memoryview(data), sealing=repository.sealing, key=key)
     if manifest is None:
+        if repository.seen is not None:
+            repository.seen.notice_point(machine, sequence, "", repository.store.name)
         return None
     if manifest.sequence != sequence or encode_machine(manifest.machine.name) != encode_machine(machine):
         raise CorruptObject(f"{key} holds the manifest of {manifest.label}", remedy="someone moved objects by hand")
@@ -207,9 +209,9 @@ def points(repository: Repository, machine: str) -> Iterator[Point]:
 
 
 def mismatch(child: Point, hashes: Mapping[int, str]) -> str:
-    """What is wrong when the parent of a point, by the `hashes` of manifests of its machine, is not the one that it was
-    built on; empty when it is, or not known. A manifest is written once; only somebody with the keys of its machine can
-    sign another one."""
+    """What is wrong when the parent of a point, by the `hashes` of manifests of its machine (empty: a void record), is
+    not the one that it was built on; empty when it is, or not known. A manifest is written once; only somebody with the
+    keys of its machine can sign another one."""
     parent = child.manifest.parent
     if parent is None or hashes.get(parent.sequence, parent.manifest) == parent.manifest:
         return ""
@@ -226,13 +228,14 @@ def forget(repository: Repository, point: Point, *, reason: str) -> None:
 def forget_lost(repository: Repository, name: PointName, *, reason: str) -> None:
     """The tombstone of a point whose manifest is gone or damaged. Raises UsageError when it can be read: nothing is
     given up for lost by a slip."""
-    if name.sequence is None or name.sequence > max(sequences(repository, name.machine), default=0) + 1:
+    taken = [*sequences(repository, name.machine), *forgotten(repository, name.machine)]
+    if name.sequence is None or name.sequence > max(taken, default=0) + 1:
         raise _unknown(repository, name.machine, name.sequence)
     try:
-        load(repository, name.machine, name.sequence)
+        found = load(repository, name.machine, name.sequence)
     except (CatalogueError, CorruptObject):
-        pass
-    else:
+        found = None
+    if found is not None:  # a void record may have been put over a point
         raise UsageError(
             f"{name.machine}@{name.sequence} is there and can be read", remedy="leave --missing away to forget it"
         )

@@ -173,18 +173,16 @@ def bytes_of(text: str) -> float:
 
 
 def _rate(value: object) -> float:
-    if isinstance(value, str):
-        return bytes_of(value)
-    number = _number(value)
-    if not 0 <= number < 1e15:
-        raise ValueError("is not a number of bytes a second")
+    number = bytes_of(value) if isinstance(value, str) else _number(value)
+    if number and not 1 <= number < 1e15:
+        raise ValueError("is not a number of bytes a second, at least 1 (0: no limit)")
     return number
 
 
 def _frequency(value: object) -> float:
     number = _number(value)
-    if not 0 <= number < 1e9:
-        raise ValueError("is not a number of requests a second")
+    if number and not 1e-3 <= number < 1e9:
+        raise ValueError("is not a number of requests a second, at least 0.001 (0: no limit)")
     return number
 
 

@@ -35,9 +35,17 @@ class AgentError(TargetError):
         self.kind = kind
 
 
-def ask(folder: Path, command: str, arguments: dict[str, Any] | None = None, *, seconds: float = PING_SECONDS) -> Any:
-    """One command, its answer. Raises AgentError, or OSError when no agent answers in time."""
-    with JsonSocket(folder, AGENT_SOCKET, seconds=seconds) as socket:
+def ask(
+    folder: Path,
+    command: str,
+    arguments: dict[str, Any] | None = None,
+    *,
+    seconds: float = PING_SECONDS,
+    name: str = AGENT_SOCKET,
+) -> Any:
+    """One command, its answer. `name`: of the socket in that folder. Raises AgentError, or OSError when no agent
+    answers in time."""
+    with JsonSocket(folder, name, seconds=seconds) as socket:
         # What an earlier connection left unread comes first; a number of our own tells it apart.
         number = secrets.randbits(48)
         socket.send({"execute": "guest-sync-delimited", "arguments": {"id": number}}, before=b"\xff")
@@ -51,9 +59,9 @@ def ask(folder: Path, command: str, arguments: dict[str, Any] | None = None, *, 
     return answer.get("return")
 
 
-def tell(folder: Path, command: str, arguments: dict[str, Any]) -> None:
+def tell(folder: Path, command: str, arguments: dict[str, Any], *, name: str = AGENT_SOCKET) -> None:
     """A command that has no answer when it succeeds. Raises OSError."""
-    with JsonSocket(folder, AGENT_SOCKET, seconds=PING_SECONDS) as socket:
+    with JsonSocket(folder, name, seconds=PING_SECONDS) as socket:
         socket.send({"execute": command, "arguments": arguments}, before=b"\xff")
 
 
@@ -80,6 +88,7 @@ def run(
     seconds: float,
     turn: AbstractContextManager[Any],
     check: Callable[[], None],
+    name: str = AGENT_SOCKET,
 ) -> CommandResult:
     """Run a program in the guest and wait for its end. The agent is asked inside `turn`; `check` is called in between.
 
@@ -93,10 +102,12 @@ def run(
         request["input-data"] = base64.b64encode(stdin).decode()
     try:
         with turn:
-            process = ask(folder, "guest-exec", request, seconds=min(seconds, _ASK_SECONDS))["pid"]
+            process = ask(folder, "guest-exec", request, seconds=min(seconds, _ASK_SECONDS), name=name)["pid"]
         while True:
             with turn:
-                status = ask(folder, "guest-exec-status", {"pid": process}, seconds=min(seconds, _ASK_SECONDS))
+                status = ask(
+                    folder, "guest-exec-status", {"pid": process}, seconds=min(seconds, _ASK_SECONDS), name=name
+                )
             if status["exited"]:
                 break
             if time.monotonic() > end:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import time
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +58,12 @@ class JsonSocket:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._socket.close()
+
+    @property
+    def peer(self) -> int:
+        """Number of the process that called listen(2) (unix(7), SO_PEERCRED)."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", credentials)[0])
 
     def send(self, document: dict[str, Any], *, before: bytes = b"") -> None:
         self._patience()

@@ -29,10 +29,11 @@ class QmpGone(TargetError):
 class Qmp:
     """Raises QmpGone when nobody answers."""
 
-    def __init__(self, folder: Path, *, seconds: float = SECONDS) -> None:
+    def __init__(self, folder: Path, *, name: str = QMP_SOCKET, seconds: float = SECONDS) -> None:
+        """`name`: of the socket in that folder."""
         self._folder = folder
         try:
-            self._socket = JsonSocket(folder, QMP_SOCKET, seconds=seconds)
+            self._socket = JsonSocket(folder, name, seconds=seconds)
         except OSError as error:
             raise self._gone(error) from error
         try:
@@ -62,6 +63,11 @@ class Qmp:
             said = refusal.get("desc", refusal) if isinstance(refusal, dict) else refusal
             raise QmpError(f"QEMU refuses {command}: {said}")
         return answer["return"]
+
+    @property
+    def process(self) -> int:
+        """Number of the process that listens there."""
+        return self._socket.peer
 
     def monitor(self, line: str) -> str:
         """A command of the human monitor, for what QMP lacks; its output, which is where it says what failed."""

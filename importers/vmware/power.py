@@ -48,7 +48,7 @@ def switch_off(connection: Connection, machine: Any, name: str, control: Control
     """How it went off; empty when it was off. Gracefully for `seconds` if its Tools run, then hard."""
     if power_of(connection, machine) == "poweredOff":
         return ""
-    if seconds > 0 and _asked_to(connection, machine):
+    if seconds > 0 and ask_to_shut_down(connection, machine):
         control.tell(f"{name} is asked to shut down")
         deadline = time.monotonic() + seconds
         pause = threading.Event()
@@ -57,6 +57,14 @@ def switch_off(connection: Connection, machine: Any, name: str, control: Control
             if power_of(connection, machine) == "poweredOff":
                 return "it shut down"
             pause.wait(STEP_SECONDS)
+    cut_power(connection, machine, name, control)
+    return "it was switched off hard"
+
+
+def cut_power(connection: Connection, machine: Any, name: str, control: Control) -> None:
+    """Hard. One that is off is left alone."""
+    if power_of(connection, machine) == "poweredOff":
+        return
     about = f"cannot switch {name} off"
     try:
         task = connection.order(machine.PowerOffVM_Task, about)
@@ -67,7 +75,6 @@ def switch_off(connection: Connection, machine: Any, name: str, control: Control
     except TargetUnavailable:
         if power_of(connection, machine) != "poweredOff":
             raise
-    return "it was switched off hard"
 
 
 def answer(question: Question) -> str | None:
@@ -79,8 +86,8 @@ def answer(question: Question) -> str | None:
     return None
 
 
-def _asked_to(connection: Connection, machine: Any) -> bool:
-    """False: there are no Tools in the guest that would do it."""
+def ask_to_shut_down(connection: Connection, machine: Any) -> bool:
+    """Ask the guest. False: there are no Tools in the guest that would do it."""
     try:
         connection.asked(machine.ShutdownGuest)
     except (vim.fault.ToolsUnavailable, vim.fault.InvalidPowerState, vmodl.fault.NotSupported):

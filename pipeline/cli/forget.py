@@ -78,9 +78,11 @@ def forget(
 def _one(invocation: Invocation, name: PointName, reason: str, *, force: bool, missing: bool) -> Ending:
     from pipeline import catalogue
     from pipeline.collect.record import holds
+    from pipeline.collect.sessions import check_was_taken
 
     repository = invocation.open_repository()
     if missing:
+        check_was_taken(repository, name)
         catalogue.forget_lost(repository, name, reason=reason)
         invocation.output.say(f"{name.machine}@{name.sequence} is given up for lost")
         return Ending(values={"point": f"{name.machine}@{name.sequence}", "reason": reason})

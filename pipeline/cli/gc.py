@@ -56,6 +56,7 @@ def gc(
             keep_versions=keep_versions,
             parallel=invocation.settings.parallel,
             watch=meter,
+            tell=invocation.warn,
         ).run()
     _say(invocation, plan, applied=apply)
     return Ending(values={"applied": apply, "freed": plan.freed if apply else 0, "plan": plan.as_json()})

@@ -37,12 +37,17 @@ def hold(
 @command
 def release(
     invocation: Invocation,
-    machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Whose point.")],
+    machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Whose point: the name alone.")],
     holder: Annotated[str, typer.Argument(metavar="[NAME]", help="Who held it.")] = "manual",
 ) -> Ending:
     """Let go of a point that was held."""
     from pipeline.collect import record
 
+    if "@" in machine:
+        raise UsageError(
+            f"{machine} is a point: what is let go of is whatever the holder holds of the machine",
+            remedy=f"give its name alone: failback release {machine.partition('@')[0]}",
+        )
     repository = invocation.open_repository()
     if not record.release(repository, machine, holder):
         held = ", ".join(f"{h.holder} ({machine}@{h.sequence})" for h in record.holds(repository, machine))

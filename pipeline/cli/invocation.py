@@ -139,7 +139,7 @@ class Invocation:
         return store
 
     def open_repository(self) -> Repository:
-        return self._opened(self.open_store(), self.settings, self.locks)
+        return self._opened(self.open_store(), self.address, self.settings, self.locks)
 
     def open_other(
         self,
@@ -158,12 +158,18 @@ class Invocation:
         if key_file or passphrase_file:
             settings = replace(settings, key_file=key_file, passphrase_file=passphrase_file, key_command="")
         return self._opened(
-            self.open_store(address=address), settings, lambda: locks_of(settings), plain=plain, lagging=lagging
+            self.open_store(address=address),
+            address,
+            settings,
+            lambda: locks_of(settings),
+            plain=plain,
+            lagging=lagging,
         )
 
     def _opened(
         self,
         store: Store,
+        address: str,
         settings: Settings,
         locks: Callable[[], list[Lock]],
         *,
@@ -173,8 +179,10 @@ class Invocation:
         from pipeline.keys.known import Expected, Pin, Seen
         from pipeline.keys.sources import refuse_plain
         from pipeline.repository import Repository
+        from pipeline.store.address import place_of
 
-        expected, pin = Expected(settings.repository_id, settings.key_fingerprint), Pin(settings.state_dir, store.name)
+        expected = Expected(settings.repository_id, settings.key_fingerprint)
+        pin = Pin(settings.state_dir, place_of(address))
 
         def check(document: RepositoryDocument) -> None:
             expected.check(document, store.name)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 _ROLES = {
     "admin": "everything, and giving keys to others",
-    "exporter": "exporting, of one machine with --machine",
+    "exporter": "exporting, with --machine of one machine only",
     "importer": "restoring and verifying",
     "janitor": "forgetting and collecting, without reading any data",
 }
@@ -61,7 +61,8 @@ def add(
         machine=machine,
         create=repository.conditional_put,
     )
-    invocation.output.say(f"key slot {slot.name} ({label}) opens with {lock.describe()}: {_ROLES[role]}")
+    what = f"exporting {machine}, and nothing else" if machine else _ROLES[role]
+    invocation.output.say(f"key slot {slot.name} ({label}) opens with {lock.describe()}: {what}")
     return Ending(values={"slot": slot.name, "role": role, "label": label, "machine": machine})
 
 
@@ -107,13 +108,18 @@ def remove(
     Who copied the keys that were inside can still read what is in the bucket now: `failback key rotate --data` begins
     new keys for all that is written later.
     """
-    from pipeline.keys.ring import remove_slot, revoke
+    from pipeline.keys.ring import remove_slot, revoke, slots
     from pipeline.keys.signed import signed_by
 
     repository, opened = _open(invocation)
     found = _find(repository, slot)
     if found.role == "admin" and found.name == opened.slot.name:
-        invocation.warn("this is the slot that opened the repository now")
+        others = [s for s in slots(repository.store, repository.document)[0] if s.role == "admin" and s != found]
+        if others:  # of the last one `remove_slot` says more
+            raise UsageError(
+                f"key slot {found.name} ({found.label}) is the one that opened the repository now",
+                remedy="open it with another administrator's key, which proves that good, and remove this slot then",
+            )
     hashes = signed_by(repository, found) if found.writer else []
     revoke(repository.store, repository.document, opened.ring, found, hashes, create=repository.conditional_put)
     remove_slot(repository.store, repository.document, found)
@@ -176,14 +182,16 @@ def export(
     from pipeline.catalogue import machines, points
     from pipeline.keys.ring import put_slot
     from pipeline.keys.sheet import PrintedKey
+    from pipeline.store.address import parse_address
 
     repository, opened = _open(invocation)
     document = repository.document
     assert document.encryption is not None
+    address = str(parse_address(invocation.address))  # with the endpoint: a fresh host has nothing else to find it by
     say = invocation.output.say
     say(
         "Recovery sheet of a failback repository",
-        f"address      {repository.store.name}",
+        f"address      {address}",
         f"id           {document.id}",
         f"fingerprint  {document.encryption.fingerprint}",
         f"made         {document.created}",
@@ -197,7 +205,7 @@ def export(
         if machine in newest:
             say(f"  {machine}@{newest[machine]['sequence']}  {moment(str(newest[machine]['time']))}")
     values: dict[str, Any] = {
-        "address": repository.store.name, "repository": document.id, "fingerprint": document.encryption.fingerprint,
+        "address": address, "repository": document.id, "fingerprint": document.encryption.fingerprint,
         "machines": newest,
     }  # fmt: skip
     if with_key:

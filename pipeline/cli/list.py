@@ -112,7 +112,8 @@ def _load_all(invocation: Invocation, repository: Repository, machine: str) -> l
         if isinstance(point, FormatError):
             invocation.warn(f"{point.message}; left out here")
     points = [point for point in found if point is not None and not isinstance(point, FormatError)]
-    hashes = {point.manifest.sequence: point.object_hash for point in points}
+    hashes = {sequence: "" for sequence, point in zip(wanted, found, strict=True) if point is None}
+    hashes |= {point.manifest.sequence: point.object_hash for point in points}
     for point in points:
         if text := mismatch(point, hashes):
             invocation.warn(text)

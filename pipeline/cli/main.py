@@ -22,12 +22,14 @@ from pipeline.cli.import_ import import_
 from pipeline.cli.invocation import Common, JsonOption, QuietOption, RepositoryOption, VerboseOption
 from pipeline.cli.key import app as key
 from pipeline.cli.list import list_
+from pipeline.cli.plan import app as plan
 from pipeline.cli.protect import protect
 from pipeline.cli.rehearse import rehearse
 from pipeline.cli.repair import repair
 from pipeline.cli.repository import app as repository
 from pipeline.cli.run import app as run_of_plan
 from pipeline.cli.salvage import salvage
+from pipeline.cli.schedule import app as schedule
 from pipeline.cli.scrub import scrub
 from pipeline.cli.serve import serve
 from pipeline.cli.show import show
@@ -76,7 +78,9 @@ app.add_typer(repository, name="repository", help="Make a repository, or see wha
 app.add_typer(key, name="key", help="Who may open an encrypted repository, and as what.")
 app.add_typer(agent, name="agent", help="Programs elsewhere that write disks, and obey this host.")
 app.add_typer(worker, name="worker", help="Make the disk of a machine that is an agent.")
+app.add_typer(plan, name="plan", help="Say which machines come home together, how and when, and look at it beforehand.")
 app.add_typer(run_of_plan, name="run", help="Execute a plan: bring its machines home together, or back.")
+app.add_typer(schedule, name="schedule", help="What of a plan this host does by its clock.")
 app.command("rehearse")(rehearse)
 app.command("export")(export)
 app.command("import")(import_)
@@ -105,7 +109,8 @@ def run() -> None:
     # No linear algebra here: the threads that numpy's library would start only spin.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        app()
+        # However it was called: results name the command.
+        app(prog_name="failback")
     except BrokenPipeError:
         # Whoever read our output has seen enough. What is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

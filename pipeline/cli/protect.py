@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import exitcodes
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.units import count
 
@@ -41,30 +42,47 @@ def protect(
     """
     from manifests.names import parse_point
     from pipeline import catalogue
-    from pipeline.guard.retention import Locks, Protected, day_after, objects_of
+    from pipeline.guard.retention import Locks, Protected, day_after, live_points, objects_of
     from pipeline.store.address import parse_address
 
     name = parse_point(point)
     repository = invocation.open_repository()
+    locks = Locks(parse_address(invocation.address))
+    invocation.stack.callback(locks.close)
     if "@" in point:
         found = [catalogue.resolve(repository, name)]
     else:
-        found = list(catalogue.points(repository, name.machine))
-    locks = Locks(parse_address(invocation.address))
-    invocation.stack.callback(locks.close)
+        found = live_points(repository, locks.versions, name.machine)
     invocation.how_to_go_on = lambda: "what was locked stays locked; the same command goes on"
-    keys, until, done = objects_of(repository, found), day_after(days), Protected()
-    for done in locks.extend(keys, until, lock.mode):  # noqa: B007 - the last tally is the result
+    objects, until, done = objects_of(repository, found), day_after(days), Protected()
+    for done in locks.extend(objects, until, lock.mode):  # noqa: B007 - the last tally is the result
         pass
     invocation.output.say(
-        f"{count(len(keys), 'object')} of {count(len(found), 'point')} of {name.machine} are locked until "
+        f"{count(len(objects.keys), 'object')} of {count(len(found), 'point')} of {name.machine} are locked until "
         f"{until:%Y-%m-%d} at least: {done.extended} now, {done.already} were before"
     )
+    for keys, what in (
+        (done.hidden, "deleted by somebody; older versions are locked, and `failback repair` puts them back"),
+        (
+            done.rewritten,
+            "written more than once; all versions are locked. `failback scrub` tells whether the newest fits",
+        ),
+    ):
+        if keys:
+            invocation.warn(f"{keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''}: {what}")
+    if done.missing:
+        lost = f"{count(len(done.missing), 'object')} that points need are missing, first {done.missing[0]}"
+        invocation.warn(f"{lost}: `failback verify` says what is damaged")
+        invocation.failed_quietly(lost)
     return Ending(
-        values={
+        exitcodes.DAMAGED if done.missing else exitcodes.OK,
+        {
             "points": [p.manifest.label for p in found],
             "until": until.isoformat(),
             "extended": done.extended,
             "already": done.already,
-        }
+            "hidden": done.hidden,
+            "rewritten": done.rewritten,
+            "missing": done.missing,
+        },
     )

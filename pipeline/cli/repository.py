@@ -12,7 +12,7 @@ from pipeline.cli.key_options import KeyCommandOption, KeyFileOption, Passphrase
 from pipeline.cli.policy import policy
 from pipeline.cli.protect import LockName
 from pipeline.errors import UsageError
-from pipeline.units import size
+from pipeline.units import count, size
 
 if TYPE_CHECKING:
     from manifests.slot import Slot
@@ -58,7 +58,7 @@ def init(
     from pipeline.keys.known import Expected, Pin
     from pipeline.keys.sources import new_lock
     from pipeline.repository import Repository
-    from pipeline.store.address import open_store, parse_address
+    from pipeline.store.address import open_store, parse_address, place_of
 
     if no_encryption and (key_file or passphrase_file or key_command):
         raise UsageError("--no-encryption and a key do not go together", remedy="leave one of them away")
@@ -79,7 +79,7 @@ def init(
     repository = Repository.init(store, chunk_size=chunk_size << 10, lock=key_lock)
     _say_rules(invocation)
     Expected(settings.repository_id, settings.key_fingerprint).check(repository.document, store.name)
-    Pin(settings.state_dir, store.name).remember(repository.document, anew=True)
+    Pin(settings.state_dir, place_of(invocation.address)).remember(repository.document, anew=True)
     invocation.output.say(f"made repository {repository.id.hex()} at {repository.store.name}")
     encryption = repository.document.encryption
     if key_lock is not None and encryption is not None:
@@ -133,7 +133,7 @@ def _set_lock(invocation: Invocation, lock: LockName, days: int) -> None:
     locks = Locks(parse_address(invocation.address))
     invocation.stack.callback(locks.close)
     locks.set_default(lock.mode, days)
-    invocation.output.say(f"every new object of the bucket is locked for {days} days ({lock.value})")
+    invocation.output.say(f"every new object of the bucket is locked for {count(days, 'day')} ({lock.value})")
 
 
 def _say_rules(invocation: Invocation) -> None:

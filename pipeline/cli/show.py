@@ -83,8 +83,8 @@ def _locked(invocation: Invocation, repository: Repository, point: Point) -> dic
 
     locks = Locks(parse_address(invocation.address))
     invocation.stack.callback(locks.close)
-    keys = objects_of(repository, [point])
-    found = locks.shortest(keys)
+    objects = objects_of(repository, [point])
+    found, keys = locks.shortest(objects), objects.keys
     if found is None:
         invocation.output.say(f"lock         none: at least one of {count(len(keys), 'object')} can be deleted")
         return {"lock": None}

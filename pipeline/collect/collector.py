@@ -9,6 +9,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from heapq import merge
 from itertools import groupby, islice
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from manifests.envelope import Kind
 from manifests.names import manifest_key, run_name, sessions_prefix, tombstone_key
+from manifests.repository import KEY
 from pipeline.catalogue import Point, check_tombstones, load, mismatch
 from pipeline.collect.deletion import Doomed, delete_objects, delete_versions
 from pipeline.collect.history import Erased
@@ -26,12 +29,12 @@ from pipeline.collect.needs import Needs
 from pipeline.collect.order import COLLECTOR, CollectorStep
 from pipeline.collect.plan import Plan, Share, kept, sparse
 from pipeline.collect.points import Keys, Name, check_gaps, check_rewritten
-from pipeline.collect.record import fence, held_points, publish, verification_keys
+from pipeline.collect.record import CLOCK, fence, held_points, known_heights, publish, verification_keys
 from pipeline.collect.sessions import Attempts, committed, named_points, read_sessions
-from pipeline.errors import CatalogueError, CorruptObject, FormatError, UsageError
+from pipeline.errors import CatalogueError, CorruptObject, FormatError, StoreFull, UsageError
 from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository
-from pipeline.store.base import Versions
+from pipeline.store.base import ObjectInfo, Versions
 from pipeline.transfer.session import touch
 from pipeline.units import duration
 
@@ -42,6 +45,8 @@ RECALL = timedelta(hours=24)
 """So long at least a forgotten point can be brought back, whatever the grace of a collection."""
 SKEW = 300.0
 """Seconds by which the clocks of one store's nodes may differ."""
+_WRITTEN = ("sessions/", "gc/", "manifests/", "tombstones/")
+"""Where every writer leaves something."""
 _AHEAD = 64
 _NEVER = float("inf")
 
@@ -66,7 +71,9 @@ class Collection:
     ) -> None:
         if grace < LEAST_GRACE:
             raise UsageError(
-                f"a grace of {grace} is too short", remedy=f"{LEAST_GRACE} is the least; the default is {GRACE}"
+                f"a grace of {duration(grace.total_seconds())} is too short",
+                remedy=f"{duration(LEAST_GRACE.total_seconds())} is the least; "
+                f"the default is {duration(GRACE.total_seconds())}",
             )
         self.repository, self.apply, self.parallel = repository, apply, parallel
         self.grace = grace.total_seconds()
@@ -75,6 +82,7 @@ class Collection:
         self._versions: Versions | None = None
         self.plan = Plan(0.0, self.grace)
         self._old = 0.0
+        self._full = False
         self._tombstones = Keys({})
         self._gone: set[Name] = set()
         self._packs: Inventory
@@ -85,6 +93,7 @@ class Collection:
         self._held: set[Name] = set()
         self._before = _NEVER
         self._manifests = Keys({})
+        self._highest: dict[str, int] = {}
         self._dropped: list[Name] = []
         self._settled: list[Attempts] = []
         self._doomed: dict[str, NDArray[np.bool_]] = {}
@@ -110,13 +119,28 @@ class Collection:
         return self.plan
 
     def _clock(self) -> None:
-        clock = touch(self.repository, "gc/clock", Kind.RECORD)
+        try:
+            clock = touch(self.repository, CLOCK, Kind.RECORD)
+        except StoreFull as error:
+            clock = self._last_write(error)
         self.plan.time = clock.modified.timestamp()
         self._old = self.plan.time - self.grace
         # Asked of the bucket as it is today: versioning may have been switched on after the repository was made.
         self.plan.versioned = bool(clock.version)
         if clock.version and not self._keep_versions:
             self._versions = self.repository.store.versions()
+
+    def _last_write(self, error: StoreFull) -> ObjectInfo:
+        """In a full store nothing can be written, so the time of its newest object counts, which is earlier: all is
+        younger by it than it is, and every writer nearer. Raises `error` when there is none."""
+        self._full = True
+        store = self.repository.store
+        times = [info.modified for prefix in _WRITTEN for info in store.list(prefix)]
+        known = store.head(KEY)
+        if known is None or not times:
+            raise error
+        self.tell(f"{error.message}: the plan is published after space was freed, as of the last write of the store")
+        return replace(known, modified=max(times))
 
     def _read_tombstones(self) -> None:
         self._tombstones = Keys.read(self.repository, "tombstones/")
@@ -152,7 +176,7 @@ class Collection:
 
     def _fence(self) -> None:
         """Of a sequence on which nobody works any more nothing may be committed: its objects are not kept."""
-        taken = Keys.read(self.repository, "manifests/").times
+        taken = self._taken()
         for attempts in self._sessions:
             name = attempts.machine, attempts.sequence
             if name in self._living or name in taken or name in self._tombstones.times:
@@ -176,11 +200,23 @@ class Collection:
                 self._keep(attempts, sorted(attempts.announced - attempts.ended))
                 self.plan.unfenced.append(attempts.label)
             else:
-                self.plan.fenced.append(attempts.label)
-                if self.apply:
-                    fence(self.repository, key)
+                try:
+                    if self.apply:
+                        fence(self.repository, key)
+                    self.plan.fenced.append(attempts.label)
+                except StoreFull:
+                    self._keep(attempts, sorted(attempts.announced - attempts.ended))
+                    self.plan.unfenced.append(attempts.label)
+
+    def _taken(self) -> set[Name]:
+        """What has a manifest or void record, be it one that a deletion hides: none is put over it."""
+        if self._versions is None:
+            return set(Keys.read(self.repository, "manifests/").times)
+        return Keys.read_versions(self._versions, "manifests/").readable
 
     def _read_points(self) -> None:
+        # Before the manifests: what was taken then must be listed now.
+        self._highest = known_heights(self.repository)
         if self._versions is None:
             self._manifests = Keys.read(self.repository, "manifests/")
         else:
@@ -191,6 +227,7 @@ class Collection:
             # Unless it was forgotten since the tombstones were read, and collected by another one.
             self._check_manifests(Keys.read(self.repository, "tombstones/"))
         self._check_tombstones()
+        self._remember()
         needs = Needs(self.repository, self._packs, self._pages)
         there = sorted(self._manifests.readable)
         wanted = [name for name in there if name not in self._gone or name in self._named | self._held]
@@ -203,6 +240,8 @@ class Collection:
                 self._counters.done += 1
                 self.watch(self._counters)
                 if point is None:
+                    if name not in self._tombstones.times:
+                        hashes[name[1]] = ""  # nothing can have been built on it
                     continue
                 if name not in self._tombstones.times:
                     found += 1
@@ -220,9 +259,17 @@ class Collection:
         self._judge(needs)
 
     def _check_manifests(self, tombstones: Keys) -> None:
-        check_gaps(self._manifests, tombstones)
+        check_gaps(self._manifests, tombstones, self._highest)
         if self.repository.conditional_put:  # without it the last of two racing writers wins
             check_rewritten(self._manifests, tombstones)
+
+    def _remember(self) -> None:
+        """How far every machine had come: the next collection, and this host, must not find less."""
+        for machine, sequence in [*self._manifests.highest().items(), *self._tombstones.highest().items()]:
+            self._highest[machine] = max(self._highest.get(machine, 0), sequence)
+        if self.repository.seen is not None:
+            for machine, sequence in self._highest.items():
+                self.repository.seen.notice(machine, sequence, self.repository.store.name)
 
     def _check_tombstones(self) -> None:
         """Who can put an object there, and has no key, must not make us delete a point."""
@@ -248,7 +295,7 @@ class Collection:
         made = self.repository.store.head(tombstone_key(*name))
         if made is None:
             return
-        now = touch(self.repository, "gc/clock", Kind.RECORD).modified
+        now = touch(self.repository, CLOCK, Kind.RECORD).modified
         if now - made.modified >= RECALL:
             passed = duration(now.timestamp() - self.plan.time)
             raise CatalogueError(
@@ -305,9 +352,9 @@ class Collection:
         plan.sessions_gone = [attempts.label for attempts in self._settled]
 
     def _publish(self) -> None:
-        if self.apply:
+        if self.apply and not self._full:
             stamp = datetime.fromtimestamp(self.plan.time, UTC).strftime("%Y%m%dT%H%M%SZ")
-            publish(self.repository, f"gc/{stamp}-{secrets.token_hex(4)}", self.plan.as_json())
+            publish(self.repository, f"gc/{stamp}-{secrets.token_hex(4)}", self.plan.as_json(), self._highest)
 
     def _delete(self) -> None:
         if not self.apply:
@@ -327,6 +374,10 @@ class Collection:
         else:
             self.plan.erased = Erased()
             delete_versions(self._versions, doomed, self.plan.erased, before=self._old)
+        if self._full:
+            self._full = False
+            with suppress(StoreFull):
+                self._publish()
 
     def _doomed_keys(self, inventory: Inventory) -> Iterator[str]:
         seen = inventory.keys(self._doomed[inventory.prefix])

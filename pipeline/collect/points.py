@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from manifests.names import decode_machine, manifest_key
@@ -57,9 +57,10 @@ class Keys:
         return found
 
 
-def check_gaps(manifests: Keys, tombstones: Keys) -> None:
-    """Raises CorruptObject when a sequence has neither manifest nor void record nor tombstone."""
-    for machine, sequence in _missing(manifests, tombstones):
+def check_gaps(manifests: Keys, tombstones: Keys, known: Mapping[str, int]) -> None:
+    """Raises CorruptObject when a sequence has neither manifest nor void record nor tombstone. `known`: by machine the
+    highest one that was there before, which no gap tells of when all from there on is gone or left out."""
+    for machine, sequence in _missing(manifests, tombstones, known):
         hidden = manifests.hidden.get((machine, sequence))
         if hidden is not None and hidden.contents:
             raise CorruptObject(
@@ -70,7 +71,8 @@ def check_gaps(manifests: Keys, tombstones: Keys) -> None:
             )
         raise CorruptObject(
             f"{manifest_key(machine, sequence)} is missing, and no tombstone says that the point was forgotten",
-            remedy="nothing is collected: restore it from an older version or copy of the bucket; if it is lost for "
+            remedy="nothing is collected: look for a rule of the bucket that expires objects, or a listing that is cut "
+            "short; restore it from an older version or copy of the bucket; if it is lost for "
             f"good, `failback forget {machine}@{sequence} --missing --reason …` says so",
         )
 
@@ -108,9 +110,9 @@ def _name(key: str) -> Name:
     return decode_machine(parts[1]), sequence_of(key)
 
 
-def _missing(manifests: Keys, tombstones: Keys) -> Iterator[Name]:
+def _missing(manifests: Keys, tombstones: Keys, known: Mapping[str, int]) -> Iterator[Name]:
     highest = manifests.highest()
-    for machine, sequence in [*tombstones.highest().items(), *manifests.hidden]:
+    for machine, sequence in [*tombstones.highest().items(), *manifests.hidden, *known.items()]:
         highest[machine] = max(highest.get(machine, 0), sequence)
     for machine, last in sorted(highest.items()):
         for sequence in range(1, last + 1):

@@ -19,9 +19,18 @@ from manifests.envelope import Kind
 from manifests.manifest import decode_record, encode_record
 from manifests.names import decode_machine, encode_machine, sequence_part
 from pipeline.catalogue import Point, forgotten, now
-from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, NotFound, UsageError
+from pipeline.errors import (
+    AccessDenied,
+    AlreadyExists,
+    CatalogueError,
+    CorruptObject,
+    FormatError,
+    NotFound,
+    UsageError,
+)
 from pipeline.repository import Repository
 
+CLOCK = "gc/clock"
 PLANS_KEPT = 20
 HOW = ("read", "boot")
 """Ways in which points are found good."""
@@ -46,11 +55,32 @@ def fence(repository: Repository, key: str) -> None:
         repository.store.put(key, data, create=True)
 
 
-def publish(repository: Repository, key: str, plan: dict[str, Any]) -> None:
-    """What is about to be deleted; old plans go."""
-    _put(repository, key, {"time": now(), "by": by(), "plan": plan})
-    old = [info.key for info in repository.store.list("gc/") if info.key != "gc/clock"]
+def publish(repository: Repository, key: str, plan: dict[str, Any], highest: dict[str, int]) -> None:
+    """What is about to be deleted, and by machine the highest number that is taken; old plans go."""
+    _put(repository, key, {"time": now(), "by": by(), "plan": plan, "highest": highest})
+    old = [info.key for info in repository.store.list("gc/") if info.key != CLOCK]
     repository.store.delete_many(sorted(old)[:-PLANS_KEPT])
+
+
+def known_heights(repository: Repository) -> dict[str, int]:
+    """By machine the highest number that was taken when the last collection published its plan, or when this host
+    looked: no number is ever given back, so whoever finds less does not see everything."""
+    found = repository.seen.heights() if repository.seen is not None else {}
+    with suppress(AccessDenied):
+        keys = [info.key for info in repository.store.list("gc/") if info.key != CLOCK]
+        said = next(filter(None, (_heights(repository, key) for key in sorted(keys, reverse=True))), {})
+        for machine, height in said.items():
+            found[machine] = max(found.get(machine, 0), height)
+    return found
+
+
+def _heights(repository: Repository, key: str) -> dict[str, int]:
+    """What one plan says of them; nothing when it is damaged: the others tell."""
+    try:
+        record = _get(repository, key) or {}
+        return {str(machine): int(height) for machine, height in record.get("highest", {}).items()}
+    except (FormatError, AttributeError, TypeError, ValueError):
+        return {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from manifests.names import decode_machine, parse_point, session_prefix
-from pipeline.errors import CorruptObject, FailbackError
+from manifests.names import PointName, decode_machine, parse_point, session_prefix
+from pipeline.catalogue import forgotten, sequences
+from pipeline.collect.record import known_heights
+from pipeline.errors import CorruptObject, FailbackError, FormatError, UsageError
 from pipeline.repository import Repository
-from pipeline.transfer.session import read_ended, read_session
+from pipeline.transfer.session import find_attempts, read_ended, read_session
 
 _CLOCK = "clock"
 
@@ -84,9 +87,30 @@ def named_points(repository: Repository, attempts: Attempts, run: str) -> set[tu
     return named
 
 
+def check_was_taken(repository: Repository, name: PointName) -> None:
+    """Before a number is given up for lost. Raises UsageError when nothing tells that it ever was a point: it may be
+    the one that an export is about to commit."""
+    machine, sequence = name.machine, name.sequence or 0
+    taken = [
+        *sequences(repository, machine),
+        *forgotten(repository, machine),
+        known_heights(repository).get(machine, 0),
+    ]
+    attempts = find_attempts(repository, machine, sequence)
+    if sequence > max(taken) and not any(attempt.ended == "committed" for attempt in attempts):
+        raise UsageError(
+            f"{machine}@{sequence} was never committed, as far as anybody knows",
+            remedy="an export of it may be on its way: "
+            f"`failback list {machine}` shows the points, `failback gc` says what is missing",
+        )
+
+
 def committed(repository: Repository, attempts: Attempts) -> bool:
-    """Whether one of the sessions says that it committed its point."""
-    return any(
-        (read_ended(repository, f"{session_prefix(attempts.machine, run)}ended") or {}).get("outcome") == "committed"
-        for run in sorted(attempts.ended)
-    )
+    """Whether one of the sessions says that it committed its point. One that can't be read, or whose writer's key was
+    revoked since, says nothing."""
+    for run in sorted(attempts.ended):
+        with suppress(FormatError):
+            ended = read_ended(repository, f"{session_prefix(attempts.machine, run)}ended")
+            if (ended or {}).get("outcome") == "committed":
+                return True
+    return False

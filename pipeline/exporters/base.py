@@ -49,9 +49,9 @@ class Exporter(ABC):
         """Names of the changed-block maps the source offers (for NBD: QEMU dirty bitmaps)."""
         return []
 
-    def broken_change_maps(self) -> list[str]:
-        """Names of those that are there and cannot be used: they were not stored completely."""
-        return []
+    def broken_change_maps(self) -> dict[str, str]:
+        """Names of those that are there and cannot be used, each with the reason."""
+        return {}
 
     def changed_extents(self, name: str) -> Iterator[tuple[int, int]]:
         """(offset, length) of every range marked changed in map `name`, in order."""

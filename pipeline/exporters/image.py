@@ -27,11 +27,11 @@ _INFO_TIMEOUT = 60
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What qemu-img says of an image: every file it consists of, its usable dirty bitmaps, and those in use."""
+    """What qemu-img says of an image: every file it consists of, its usable dirty bitmaps, and why others are not."""
 
     files: tuple[str, ...]
     bitmaps: tuple[str, ...]
-    broken: tuple[str, ...]
+    broken: dict[str, str]
     sealed: bool = False
     """Of a kind that is written front to back, once: a streamOptimized VMDK."""
 
@@ -76,12 +76,12 @@ class ImageExporter(Exporter):
         self._nbd.read_into(offset, buffer)
 
     def change_maps(self) -> list[str]:
-        """Persistent dirty bitmaps of a qcow2 image that were stored completely."""
+        """Persistent dirty bitmaps of a qcow2 image that were stored completely, and that writes are recorded in."""
         return list(self._info.bitmaps)
 
-    def broken_change_maps(self) -> list[str]:
-        """Those that whoever writes to the image, or died doing so, has not written back."""
-        return list(self._info.broken)
+    def broken_change_maps(self) -> dict[str, str]:
+        """Those that whoever writes to the image, or died doing so, has not written back; and disabled ones."""
+        return dict(self._info.broken)
 
     def changed_extents(self, name: str) -> Iterator[tuple[int, int]]:
         if name not in self._info.bitmaps:
@@ -159,16 +159,21 @@ def image_info(path: str, image_format: str) -> ImageInfo:
             )
         local.append(str(Path(name).absolute()))
     bitmaps = chain[0].get("format-specific", {}).get("data", {}).get("bitmaps", [])
-    names: dict[bool, list[str]] = {True: [], False: []}
-    for bitmap in bitmaps:
-        names["in-use" in bitmap.get("flags", [])].append(bitmap["name"])
+    unusable = {bitmap["name"]: _why_unusable(bitmap.get("flags", [])) for bitmap in bitmaps}
     kind = chain[0].get("format-specific", {}).get("data", {}).get("create-type")
     return ImageInfo(
         tuple(dict.fromkeys(local)),
-        bitmaps=tuple(names[False]),
-        broken=tuple(names[True]),
+        bitmaps=tuple(name for name, why in unusable.items() if not why),
+        broken={name: why for name, why in unusable.items() if why},
         sealed=kind == "streamOptimized",
     )
+
+
+def _why_unusable(flags: list[str]) -> str:
+    """Empty for a dirty bitmap that knows of every write."""
+    if "in-use" in flags:
+        return "it was not stored completely"
+    return "" if "auto" in flags else "it is disabled, so writes may be missing in it"
 
 
 def _format_of(path: str, image_format: str | None) -> str:

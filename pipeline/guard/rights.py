@@ -72,6 +72,9 @@ _IMPORT = (
     Right(GET, "verified/{own}/*", "see whether a point is noted as good"),
     Right(PUT, "verified/{own}/*", "note that a point is good"),
     Right(PUT, "holds/{own}/*", "hold the point that is on disks"),
+    Right(LIST, "plans/*", "find plans"),
+    Right(GET, "plans/*", "read a plan"),
+    Right(PUT, "plans/*", "store a plan"),
     *_MENDED,
     *_LOOK_BACK,
 )
@@ -126,6 +129,8 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(LIST, "verified/*", "see which points are known to be good"),
         Right(GET, "verified/*", "scrub the notes of them"),
         Right(DELETE, "verified/*", "clear notes of forgotten points away"),
+        Right(LIST, "plans/*", "scrub plans"),
+        Right(GET, "plans/*", "scrub plans"),
         *_MENDED,
         Right(LIST, "scrub/*", "go on where another host's scrub ended"),
         Right(GET, "scrub/*", "go on where another host's scrub ended"),

@@ -38,7 +38,7 @@ def bring_home(
     with site.held(f"import {point.manifest.label}"):
         stage, build = _built(site, point, wanted, instant=instant)
         if not boot:
-            return Arrival(stage, build, found)
+            return Arrival(stage, build, found, running=there(site).state == "running")
         on = switch_on(site, build, wanted)
         build, seen = on.build, on.seen
         verdict = verify(site.importer, build, on.fresh) if verify else None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from manifests.names import encode_machine
+from manifests.names import decode_machine, encode_machine
 from manifests.repository import RepositoryDocument
 from manifests.sealing import Sealing
 from pipeline.errors import Forged, KeyRefused
@@ -128,14 +128,24 @@ class Seen:
         if newest > known:
             _write(path, f"{newest}\n")
 
+    def heights(self) -> dict[str, int]:
+        """Of every machine, as far as this host has seen it."""
+        found = {}
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                with contextlib.suppress(OSError, ValueError):
+                    found[decode_machine(path.name)] = int(path.read_text())
+        return found
+
     def notice_point(self, machine: str, sequence: int, manifest: str, name: str) -> None:
         """Raises Forged when a point's manifest, of which this is the BLAKE3, was another one: it is written once, and
-        only somebody with the keys of its machine can sign another."""
+        only somebody with the keys of its machine can sign another. Empty: a void record is there."""
         path = self._manifests / encode_machine(machine)
         with self._lock:
             known = self._known(machine).get(sequence)
         if known is None:
-            self.note_point(machine, sequence, manifest)
+            if manifest:
+                self.note_point(machine, sequence, manifest)
             return
         if known != manifest:
             raise Forged(

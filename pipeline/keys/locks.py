@@ -152,8 +152,14 @@ class KeyFile:
                 f"the key file {self.path} is not there",
                 remedy="bring it back from where it is kept, or open the repository with another key slot",
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise KeyRefused(f"cannot read the key file {self.path}: {error}", remedy="check the file") from error
+        except OSError as error:
+            raise KeyRefused(
+                f"cannot read the key file {self.path}: {error.strerror}", remedy="check the file"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise KeyRefused(
+                f"{self.path} is no key file: it is not text", remedy="name the file that failback made"
+            ) from error
         return parse_key_text(text, str(self.path))
 
 

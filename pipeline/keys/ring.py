@@ -81,7 +81,10 @@ def put_slot(
     machine: str | None = None,
     create: bool,
 ) -> Slot:
-    """Give `ring`, cut to what the role may know, to whoever can open `lock`. The ring must be an administrator's."""
+    """Give `ring`, cut to what the role may know, to whoever can open `lock`. The ring must be an administrator's.
+
+    Raises UsageError when the keys were renewed since `ring` was read: the slot would not have the newest.
+    """
     if role not in ROLES:
         raise UsageError(f"there is no role {role!r}", remedy=f"roles are {', '.join(ROLES)}")
     if machine is not None and role != "exporter":
@@ -103,6 +106,15 @@ def put_slot(
     payload = Payload(given, box_private, _document_hash(document))
     slot = seal_slot(slot, payload, lock_key, _root(ring))
     store.put(slot.key, encode_document(asdict(slot)), create=create)
+    # Looked at when the slot is there: whoever renews keys later sees it.
+    begun = [info.key.removeprefix(GENERATIONS) for info in store.list(GENERATIONS)]
+    newest = max((int(number) for number in begun if number.isdigit()), default=0)
+    if newest > ring.generation:
+        store.delete_many([slot.key])
+        raise UsageError(
+            f"generation {newest} of the keys was begun meanwhile, and the new slot would not have it",
+            remedy="nothing was changed; run the command again",
+        )
     return slot
 
 
@@ -173,7 +185,8 @@ def unlock(store: Store, document: RepositoryDocument, locks: Sequence[Lock]) ->
     raise KeyRefused(
         f"no key slot of {store.name} opens with {' or '.join(tried)}{said}",
         remedy="check the passphrase or key file; the slot may have been removed: an administrator sees with"
-        " `failback key list` and makes another with `failback key add`",
+        " `failback key list` and makes another with `failback key add`. When all keys are lost, the one on the"
+        " recovery sheet, written into a file, is a key file",
     )
 
 
@@ -196,9 +209,16 @@ def _opened(store: Store, document: RepositoryDocument, slot: Slot, payload: Pay
         found = _signed(store, key, ring.root)
         if key.startswith(REVOKED):
             revoked[bytes.fromhex(found["writer"])] = frozenset(bytes.fromhex(h) for h in found["believed"])
-        elif slot.name in found["boxes"]:
-            number = int(found["generation"])
+            continue
+        number = int(found["generation"])
+        if slot.name in found["boxes"]:
             generations[number] = open_generation(found["boxes"][slot.name], payload.box_private, number, key)
+        elif number not in generations and slot.role == "exporter":  # others read what they can
+            raise KeyRefused(
+                f"{slot.key} ({slot.label}) was not given generation {number} of the keys, and would write with keys "
+                "that were given up: it was made while these were renewed, or had been removed then and was put back",
+                remedy="an administrator removes it and makes another with `failback key add`",
+            )
     return Opened(slot, replace(payload, ring=replace(ring, generations=generations)), revoked)
 
 

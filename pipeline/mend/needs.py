@@ -12,6 +12,7 @@ from manifests.packlist import decode_pack_list
 from pipeline.catalogue import Point, forgotten, load, machines, sequences
 from pipeline.collect.history import History
 from pipeline.collect.points import Keys
+from pipeline.collect.record import known_heights
 from pipeline.errors import AccessDenied, CatalogueError, CorruptObject, FormatError
 from pipeline.mend.damage import Damage, Problem
 from pipeline.repository import Repository
@@ -33,11 +34,13 @@ def needs_of_all(repository: Repository, *, tick: Callable[[], object] = lambda:
     """Raises StoreError when the store cannot be asked."""
     needs = Needs()
     written = _versions(repository)
-    for machine in sorted({*machines(repository), *(name for name, _sequence in written.hidden)}):
+    known = known_heights(repository)
+    for machine in sorted({*machines(repository), *(name for name, _sequence in written.hidden), *known}):
         gone = forgotten(repository, machine)
         taken = sequences(repository, machine)
         hidden = {sequence for name, sequence in written.hidden if name == machine}
-        missing = {*range(1, max([*taken, *hidden], default=0) + 1)} - {*taken, *gone}
+        highest = max([*taken, *hidden, *gone, known.get(machine, 0)], default=0)
+        missing = {*range(1, highest + 1)} - {*taken, *gone}
         for sequence in sorted(missing):
             key = manifest_key(machine, sequence)
             needs.damages.append(

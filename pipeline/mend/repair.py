@@ -68,7 +68,9 @@ def repair(
     bad = {damage.id for damage in damages if damage.key.startswith("packs/")}
     if bad:
         wanted = wanted_of(repository, bad, needs.points, tick=tick)
-        _tell_collectors(repository, {p for p in bad - wanted.packs.keys() if p in needs.packs})
+        if not any(damage.key.startswith(("pages/", "manifests/")) for damage in damages):
+            # With indexes that could all be read it is known who refers to what.
+            _tell_collectors(repository, {p for p in bad - wanted.packs.keys() if p in needs.packs})
         repaired.relocations = relocate(repository, wanted, survivors or [], tick=tick)
     needs.damages = []
     repaired.left = find_harm(repository, ScrubReport(damages=damages), needs, tick=tick)

@@ -55,6 +55,8 @@ class Look(ABC, Generic[S]):
     """See the module's docstring."""
 
     Settings: ClassVar[type[Model]]
+    of_run: ClassVar[bool] = False
+    """It can hold only for a run that there is: whoever asks whether one should begin leaves it out."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

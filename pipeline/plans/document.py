@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from yaml import MappingNode, Node, SafeLoader, YAMLError
+from yaml import MappingNode, Node, SafeDumper, SafeLoader, ScalarNode, YAMLError, dump
 from yaml.constructor import ConstructorError
 
 from pipeline.errors import UsageError
+from pipeline.plans.model import Plan
 
 MAX_CHARACTERS = 1 << 20
 MAX_VALUES = 100_000
@@ -38,6 +39,13 @@ def read_yaml(text: str, *, where: str) -> Any:
         return _Plain().of(found, "", 0)
     except ValueError as error:
         raise UsageError(f"{where}: {error}", remedy=remedy) from None
+
+
+def write_yaml(document: dict[str, Any]) -> str:
+    """What `read_yaml` reads as `document`, in the order in which plans are written."""
+    order = {name: number for number, name in enumerate(Plan.model_fields)}
+    sorted_ = dict(sorted(document.items(), key=lambda item: order.get(item[0], len(order))))
+    return str(dump(sorted_, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
 
 
 class _Loader(SafeLoader):
@@ -69,6 +77,21 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 ):  # fmt: skip
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+class _Dumper(SafeDumper):
+    """Quotes what any YAML takes for something else than text: 1.1, as SafeDumper does, and 1.2."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def resolve(self, kind: type[Node], value: Any, implicit: Any) -> Any:
+        found = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        if kind is ScalarNode and implicit[0] and found == self.DEFAULT_SCALAR_TAG:
+            for tag, pattern in _Loader.yaml_implicit_resolvers.get(value[:1], []):
+                if pattern.match(value):
+                    return tag
+        return found
 
 
 def _int(loader: SafeLoader, node: Any) -> int:

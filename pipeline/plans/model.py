@@ -162,6 +162,7 @@ class Limits(Model):
     """Machines worked on at once."""
 
 
+Calendar = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9*:,./~_+ -]+$")]
 Job = Literal["export", "conditions", "scrub", "gc", "rehearse"]
 """What can be scheduled. conditions: look at them, and start the run when all hold."""
 
@@ -183,7 +184,7 @@ class Plan(Model):
     deadlines: Deadlines = Field(default_factory=Deadlines)
     commit: Commit = Field(default_factory=Commit)
     limits: Limits = Field(default_factory=Limits)
-    schedule: dict[Job, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    schedule: dict[Job, Calendar] = Field(default_factory=dict)
     """systemd calendar expressions for `failback schedule install`, by what is done then."""
 
     def group_of(self, machine: str) -> Group:

@@ -13,9 +13,10 @@ from pipeline.errors import UsageError
 
 def refused(error: ValidationError, model: type[BaseModel], where: str, *, at: str = "") -> UsageError:
     """One error for up to four problems. `at`: where in `where` the document of `model` stands."""
-    problems = [
-        _problem(e["loc"], e["type"], e["msg"], model, at) for e in error.errors(include_url=False, include_input=False)
-    ]
+    found = error.errors(include_url=False, include_input=False)
+    # What is misspelt comes first: it is why something else is missing.
+    found.sort(key=lambda e: e["type"] != "extra_forbidden")
+    problems = [_problem(e["loc"], e["type"], e["msg"], model, at) for e in found]
     texts = list(dict.fromkeys(text for text, _remedy in problems))
     more = f"; and {len(texts) - 4} more" if len(texts) > 4 else ""
     return UsageError(f"{where}: {'; '.join(texts[:4])}{more}", remedy=problems[0][1])

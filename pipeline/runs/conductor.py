@@ -122,6 +122,8 @@ class Conductor:
         self.number = 0
         self.here = here or Process.current()
         self.status: dict[str, Any] = {}
+        self.seen: dict[str, str] = {}
+        """Conditions at the last look."""
         self._counters: dict[str, Counters] = {}
         self._told: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -284,7 +286,7 @@ class Conductor:
     def _looked(self, wait: bool) -> bool:
         now = self._clock.now()
         answers = self.crew.look(self.state, now)
-        self.status["conditions"] = answers.seen
+        self.seen = self.status["conditions"] = answers.seen
         if answers.holds:
             self._word(Met(conductor=self.number, answers=answers.seen))
             return True

@@ -9,13 +9,15 @@ from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opene
 from pipeline.runs.entries import Entry
 from pipeline.runs.fold import Effect, RunState, open_question
 
-STEPS = (
+Steps = tuple[tuple[str, str], ...]
+STEPS: Steps = (
     ("export", "exported"), ("stage", "staged"), ("quiesce", "quiesced"), ("final", "last point taken"),
     ("stop", "stopped"), ("prove", "proved off"), ("lock", "locked"), ("refresh", "refreshed"), ("own", "owned"),
-    ("boot", "started at home"), ("verify", "verified"), ("commit", "home for good"), ("halt", "off at home"),
-    ("restart", "runs at the takeover site"),
+    ("boot", "started at home"), ("verify", "verified"), ("commit", "home for good"),
 )  # fmt: skip
 """Verbs of one machine in their order, and what is true once they are done."""
+BACK: Steps = (("halt", "off at home"), ("return", "given back"), ("restart", "runs at the takeover site"))
+"""Those of the way back."""
 
 
 def headline(state: RunState) -> str:
@@ -53,11 +55,12 @@ def lines(state: RunState, plan: Plan, coming: Next | None) -> list[str]:
 
 def machine_line(state: RunState, machine: str) -> str:
     """The furthest step of one machine, and what is wrong with it."""
+    reached, steps = "waits", STEPS
     if machine in state.stay:
-        said = "stays at the takeover site"
-        return f"{said}, runs there" if state.done(f"restart/{machine}") else said
-    reached = "waits"
-    for verb, words in STEPS:
+        reached, steps = "stays at the takeover site", BACK
+    elif any(state.began(f"{verb}/{machine}") for verb, _words in BACK):
+        reached, steps = "goes back", BACK
+    for verb, words in steps:
         effect = state.effect(f"{verb}/{machine}")
         if effect.done:
             reached = words

@@ -106,6 +106,16 @@ def parse_address(text: str) -> Address:
             raise UsageError("unknown kind of repository address", remedy=FORMS)
 
 
+def place_of(text: str) -> str:
+    """What tells the place of an address from all others: buckets of two servers may have one name. Region, profile and
+    the like are left out."""
+    address = parse_address(text)
+    if not isinstance(address, S3Address):
+        return str(address)
+    server = f" at {address.endpoint.rstrip('/').lower()}" if address.endpoint else ""
+    return f"s3://{address.bucket}/{address.prefix}".rstrip("/") + server
+
+
 def open_store(
     address: Address | str,
     settings: Settings | None = None,

@@ -24,9 +24,7 @@ def changed_extents(source: DiskSource, parent: Disk, sequence: int) -> tuple[li
             if name in offered:
                 return list(source.exporter.changed_extents(name)), f"reading only what bitmap {name} marks"
         unused = [_why_unused(name, sequence) for name in offered]
-        unused += [
-            f"bitmap {n} is not used, it was not stored completely" for n in source.exporter.broken_change_maps()
-        ]
+        unused += [f"bitmap {n} is not used, {why}" for n, why in source.exporter.broken_change_maps().items()]
         return None, "; ".join(unused)
     return None, ""
 

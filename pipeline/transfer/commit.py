@@ -6,18 +6,21 @@ from blake3 import blake3
 
 from manifests.manifest import Manifest
 from manifests.names import manifest_key
-from pipeline.errors import AlreadyExists, NotFound, SessionFenced
+from manifests.slot import REVOKED
+from pipeline.errors import AlreadyExists, KeyRefused, NotFound, SessionFenced
 from pipeline.repository import Repository
 
 
 def commit(repository: Repository, manifest: Manifest, *, generation: int | None = None) -> None:
-    """Create the manifest's key. Raises SessionFenced when somebody else's record is there.
+    """Create the manifest's key. Raises SessionFenced when somebody else's record is there, KeyRefused when this
+    writer's key was removed meanwhile.
 
     `generation`: of the keys that all it refers to is sealed with, when these are not the newest.
     """
     key = manifest_key(manifest.machine.name, manifest.sequence)
     sealing = repository.sealing
     data = manifest.encode(sealing if generation is None else sealing.at(generation))
+    _check_believed(repository, manifest.label)
     try:
         if not repository.conditional_put and repository.store.head(key) is not None:
             raise AlreadyExists(key)
@@ -37,6 +40,16 @@ def commit(repository: Repository, manifest: Manifest, *, generation: int | None
             remedy="nothing was committed; run the same command again",
         )
     _remember(repository, manifest, data)
+
+
+def _check_believed(repository: Repository, label: str) -> None:
+    """An export takes hours: its key may have been removed since it began."""
+    writer = repository.sealing.ring.writer if repository.sealing.ring else None
+    if writer is not None and repository.store.head(f"{REVOKED}{writer.certificate.public.hex()}") is not None:
+        raise KeyRefused(
+            f"the key that {label} is signed with was removed while it was written: nobody would believe it",
+            remedy="nothing was committed; an administrator makes another key with `failback key add`",
+        )
 
 
 def _remember(repository: Repository, manifest: Manifest, data: bytes) -> None:

@@ -85,7 +85,7 @@ def _plan_vouched(repository: Repository, disk: Disk, stage: Stage, vouched: Vou
     if (old.size, old.chunk_size) != (disk.size, disk.chunk_size):
         return Plan("hashed", f"the target held {vouched.what}, which has another shape")
     if old.digest == disk.digest:
-        return Plan("unchanged", f"the target holds {vouched.what}, which equals {label}")
+        return Plan("unchanged", _holds(vouched.what, label))
     if state is not None and state.state == "staged" and state.digest == old.digest:
         try:
             head, copy = IndexFile.open(stage.copy)
@@ -95,6 +95,10 @@ def _plan_vouched(repository: Repository, disk: Disk, stage: Stage, vouched: Vou
             return Plan("refresh", f"the target holds {vouched.what}", old=old, copy=copy)
         copy.close()
     return Plan("refresh", f"the target holds {vouched.what}", old=old)
+
+
+def _holds(held: str, label: str) -> str:
+    return f"the target holds {held}" + ("" if held == label else f", which equals {label}")
 
 
 def _plan_refresh(repository: Repository, point: Point, disk: Disk, stage: Stage, state: StageState) -> Plan:
@@ -107,7 +111,7 @@ def _plan_refresh(repository: Repository, point: Point, disk: Disk, stage: Stage
         copy.close()
         return Plan("hashed", "what was known of the stage is of another point")
     if state.digest == disk.digest:
-        return Plan("unchanged", f"the target holds {held}, which equals {point.manifest.label}", copy=copy)
+        return Plan("unchanged", _holds(held, point.manifest.label), copy=copy)
     try:
         earlier = load(repository, state.machine, state.sequence)
     except (CatalogueError, FormatError, UsageError, ValueError):

@@ -34,16 +34,18 @@ def _relatives(repository: Repository, point: Point) -> list[str]:
     near += islice((number for number in after if number not in gone), _FOLLOWING)
     found = [point]
     texts = []
+    hashes = {}
     for number in near:
         if number not in gone:
             try:
                 other = load(repository, machine, number)
                 found += [other] if other is not None else []
+                hashes[number] = other.object_hash if other is not None else ""
             except Forged as error:
                 texts.append(error.message)
             except (CatalogueError, FormatError):
                 continue
-    hashes = {other.manifest.sequence: other.object_hash for other in found}
+    hashes[sequence] = point.object_hash
     return texts + [text for child in found if (text := mismatch(child, hashes))]
 
 

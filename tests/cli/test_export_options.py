@@ -304,3 +304,22 @@ def test_a_bitmap_that_a_dead_writer_left_is_said_to_be_of_no_use(
 
 def test_the_forecast_has_units_that_suit(repository: Path, disk: Path, failback: Run) -> None:
     assert "reads 1.25 MiB, 0.0 s at 100 MB/s" in export(failback, disk)["reason"]
+
+
+@needs_qemu
+def test_a_bitmap_that_was_disabled_hides_no_writes(repository: Path, tmp_path: Path, failback: Run) -> None:
+    image = tmp_path / "disk.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", image, "1M")
+    run("qemu-img", "bitmap", "--add", image, "failback-1")
+    export(failback, image)
+    run("qemu-img", "bitmap", "--disable", image, "failback-1")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 512", image)
+    done = export(failback, image)
+    assert done["chunks_new"] == 1
+    assert "bitmap failback-1 is not used, it is disabled" in done["reason"]
+    # Nor does one begin where it is disabled: it may be enabled after the next write.
+    run("qemu-img", "bitmap", "--add", "--disable", image, "failback-2")
+    export(failback, image)
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 8 0 512", image)
+    run("qemu-img", "bitmap", "--enable", image, "failback-2")
+    assert export(failback, image)["chunks_new"] == 1

@@ -72,6 +72,8 @@ def test_the_last_verified_point_and_held_ones_survive_every_policy(aged: Path, 
     assert refused.code == 2
     assert "the auditors want it" in refused.err
     assert "release vm manual" in refused.err
+    wrong = failback("release", "vm@1")
+    assert (wrong.code, "give its name alone: failback release vm" in wrong.err) == (2, True)
     assert failback("release", "vm").code == 0
     assert failback("release", "vm").code == 3
     assert failback("forget", "vm@3", "--reason", "old").code == 0
@@ -151,3 +153,21 @@ def test_a_janitor_collects_without_reading_any_data_and_an_exporter_does_not(
     done = failback("--json", "gc", "--apply")
     assert done.code == 0, done
     assert done.result["freed"] > 0
+
+
+def test_a_point_that_is_on_its_way_is_not_given_up_for_lost(aged: Path, disk: Path, failback: Run) -> None:
+    """Its export would end well, and the point would be forgotten before it was there."""
+    done = failback("forget", "vm@5", "--missing", "--reason", "a slip of the finger")
+    assert done.code == 2
+    assert "never committed" in done.err
+    assert failback("export", "vm", "--disk", disk).code == 0
+    assert failback("verify", "vm@5").code == 0
+    (aged / "manifests" / "vm" / "0000000005").unlink()
+    assert failback("forget", "vm@5", "--missing", "--reason", "a disk died").code == 0
+
+
+def test_a_grace_that_is_too_short_is_said_as_people_write_it(aged: Path, failback: Run) -> None:
+    refused = failback("gc", "--grace", "90s")
+    assert refused.code == 2
+    assert "a grace of 1 min 30 s is too short" in refused.err
+    assert "1 h is the least; the default is 1 d" in refused.err

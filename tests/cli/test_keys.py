@@ -145,6 +145,33 @@ def test_a_removed_slot_opens_nothing_and_what_its_holder_wrote_stays(
     assert failback("verify", "web@1", "--read").code == 0
 
 
+def test_nobody_removes_the_slot_that_lets_them_in(
+    repository: Path, key: Path, tmp_path: Path, use: Callable[..., None], failback: Run
+) -> None:
+    [first] = [path.name for path in (repository / "keys").iterdir()]
+    added(failback, "--role", "admin", "--key-file", tmp_path / "other")
+    refused(failback("key", "remove", first), "opened the repository now", "another administrator's key", code=2)
+    assert failback("list").code == 0
+    use(key_file=tmp_path / "other")
+    assert failback("key", "remove", first).code == 0
+
+
+def test_a_key_for_one_machine_says_of_which(repository: Path, tmp_path: Path, failback: Run) -> None:
+    done = failback(
+        "key", "add", "--role", "exporter", "--machine", "web", "--label", "w", "--key-file", tmp_path / "other"
+    )
+    assert "exporting web, and nothing else" in done.out
+
+
+def test_a_file_that_is_no_key_file_is_named(
+    repository: Path, key: Path, tmp_path: Path, use: Callable[..., None], failback: Run
+) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_bytes(bytes(range(128, 160)))
+    use(key_file=wrong)
+    refused(failback("list"), f"{wrong} is no key file", "recovery sheet")
+
+
 def test_the_last_administrator_stays(repository: Path, failback: Run) -> None:
     [slot] = [path.name for path in (repository / "keys").iterdir()]
     refused(failback("key", "remove", slot), "last administrator", code=2)

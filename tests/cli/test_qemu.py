@@ -21,10 +21,10 @@ READY = "console:sector ready"
 
 
 def guest(path: Path, kind: str) -> Path:
-    """A disk of one boot sector (tests/importers/qemu/guests.py)."""
+    """A disk of one boot sector (tests/simulators/guests.py)."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "importers"))
     try:
-        from qemu.guests import make_guest
+        from simulators.guests import make_guest
     finally:
         sys.path.pop(0)
     return make_guest(path, kind)  # type: ignore[arg-type]
@@ -73,6 +73,7 @@ def test_one_command_ends_with_a_machine_that_runs_and_one_with_one_that_is_off(
     assert done.code == 0, done.out + done.err
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert len(processes(tmp_path / "state")) == 1
+    assert "vm runs at qemu" in failback(*bring_again(tmp_path)).out, "without checks it is not switched on, nor off"
     assert failback(*bring_again(tmp_path), "--hook", READY).code == 0
     assert len(processes(tmp_path / "state")) == 1
     done = failback("stop", "vm", "--to", "qemu", "--seconds", "0", "--drop")

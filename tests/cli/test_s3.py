@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import filecmp
 import json
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from backends import login
 from servers import Server
 
 from cli.conftest import CHUNK, Run
@@ -41,6 +43,36 @@ def test_out_and_back(bucket: str, disk: Path, tmp_path: Path, process: Run) -> 
     log = (tmp_path / "state" / "failback.log").read_text()
     assert urlsplit(bucket).scheme == "s3"
     assert "put " in log
+
+
+def test_the_recovery_sheet_says_where_the_bucket_is(
+    bucket: str, process: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = os.environ["FAILBACK_REPOSITORY"]
+    monkeypatch.setenv("FAILBACK_KEY_FILE", os.environ["FAILBACK_STATE_DIR"] + "/../sheet.key")
+    assert process("repository", "init").code == 0
+    assert address in process("key", "export").out
+    assert process("key", "export", "--json").result["address"] == address
+
+
+def test_buckets_of_one_name_at_two_servers_are_two_places(
+    minio: Server,
+    versitygw: Server,
+    key: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    disk: Path,
+    tmp_path: Path,
+    failback: Run,
+) -> None:
+    """As at two sites that back each other up: neither is taken for the other, put in its place by somebody."""
+    addresses = [login(server, monkeypatch).address("same") for server in (minio, versitygw)]
+    for address in addresses:
+        assert failback("repository", "init", "-r", address).code == 0
+    assert failback("export", "web", "--disk", disk, "-r", addresses[0]).code == 0
+    assert failback("copy", "web", "--to", addresses[1], "-r", addresses[0]).code == 0
+    again = addresses[0].replace("&region=us-east-1", "") + "/"
+    assert failback("list", "-r", again).code == 0
+    assert len(list((tmp_path / "state" / "repositories").iterdir())) == 2
 
 
 def test_a_document_that_is_not_there_is_told(bucket: str) -> None:

@@ -6,7 +6,10 @@ import json
 import signal
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
+
+import pytest
 
 HANGING = """
 import sys, threading, time
@@ -80,3 +83,25 @@ def test_a_signal_while_a_class_is_made_is_no_bug() -> None:
     assert done.returncode == 143, done.stderr
     assert done.stderr.splitlines()[0] == "failback: work was interrupted"
     assert json.loads(done.stdout)["exit_code"] == 143
+
+
+INTERRUPTED_START = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pipeline.cli.export":  # one of the many that the list of commands imports
+            os.kill(os.getpid(), signal.{number})
+
+sys.meta_path.insert(0, Interrupts())
+from {module} import {name}
+sys.exit({name}())
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_command_that_is_interrupted_before_it_began_ends_in_silence(number: str) -> None:
+    [script] = entry_points(group="console_scripts", name="failback")
+    program = INTERRUPTED_START.format(number=number, module=script.module, name=script.attr)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (-signal.Signals[number], "", "")

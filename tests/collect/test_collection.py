@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,12 +24,18 @@ from pipeline.errors import (
     FailbackError,
     SessionFenced,
     StoreError,
+    StoreFull,
     StoreUnavailable,
     UsageError,
 )
+from pipeline.keys.known import Seen
+from pipeline.mend.needs import needs_of_all
 from pipeline.progress import Counters
+from pipeline.repository import Repository
+from pipeline.store.base import Bytes, Store
 from pipeline.store.directory import DirectoryStore
 from pipeline.store.fault import Fail, FaultyStore, Kill, Rule, startswith
+from pipeline.store.layer import Layer
 from pipeline.transfer.session import Session
 
 
@@ -476,4 +483,83 @@ def test_a_collector_that_slept_while_another_one_collected_says_so(yard: Yard) 
     assert "nothing is wrong" in said.value.remedy
     assert slept
     yard.collect()
+    restored(yard)
+
+
+@pytest.mark.parametrize("remembers", ["the bucket", "the host"])
+@pytest.mark.parametrize("gone", ["the newest points", "the machine"])
+def test_a_machine_that_had_come_further_stops_the_collection(
+    yard: Yard, tmp_path: Path, remembers: str, gone: str
+) -> None:
+    """No gap tells of what is missing at the end, and no session any more: a rule expired it, a listing is cut short,
+    or somebody put an older state in place of the bucket."""
+    age(yard)
+    yard.bench.export(yard.source, machine="other", full=True)
+    if remembers == "the host":
+        yard.repository.seen = Seen(tmp_path / "seen", yard.repository.document.id)
+    yard.wait(2 * DAY)
+    yard.collect()
+    plans = [key for key in yard.keys("gc/") if key != "gc/clock"]
+    yard.store.inner.delete_many(plans if remembers == "the host" else [])
+    assert not yard.keys("sessions/vm/0")
+    lost = [manifest_key("vm", sequence) for sequence in ((2, 3) if gone == "the newest points" else (1, 2, 3))]
+    kept = [(key, bytes(yard.store.get(key))) for key in lost]
+    yard.store.inner.delete_many(lost)
+    yard.wait(2 * DAY)
+    yard.store.deleted.clear()
+    with pytest.raises(CorruptObject, match=lost[0]) as caught:
+        yard.collect()
+    assert "--missing" in caught.value.remedy
+    assert not yard.store.deleted
+    assert {d.key for d in needs_of_all(yard.repository).damages} == set(lost), "a scrub names them"
+    for key, data in kept:
+        yard.store.inner.put(key, data)
+    assert not yard.collect().doomed
+    restored(yard)
+    yard.store.inner.delete_many(lost)
+    for key in lost:
+        forget_lost(yard.repository, PointName("vm", int(key[-10:])), reason="lost for good")
+    yard.wait(2 * DAY)
+    assert yard.collect().doomed
+
+
+class FullStore(Layer):
+    """Takes nothing until something was deleted."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.full = False
+
+    def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
+        if self.full:
+            raise StoreFull(f"cannot put {key}: no space left")
+        self.inner.put(key, data, create=create)
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        keys = list(keys)
+        self.inner.delete_many(keys)
+        self.full = self.full and not keys
+
+
+def test_a_full_store_is_collected_though_nothing_can_be_written_there(yard: Yard) -> None:
+    age(yard)
+    yard.bench.export(yard.source, full=True)
+    for sequence in (1, 2, 3):
+        forget(yard.repository, yard.bench.point(sequence), reason="old")
+    yard.wait(2 * DAY)
+    Session.begin(yard.repository, "dead", 1, parent=None, bases=[], disks=[], tool="test")[0].abandon()
+    yard.store.put("packs/ab/" + "ab" * 32, b"the last that it took")
+    store = FullStore(yard.store)
+    yard.bench.repository = Repository(store, yard.repository.document, yard.repository.sealing)
+    store.full = True
+    yard.wait(30 * DAY)
+    told: list[str] = []
+    plan = Collection(yard.repository, apply=True, tell=told.append).run()
+    assert plan.doomed
+    assert len(told) == 1
+    assert plan.fenced == []
+    assert "packs/ab/" + "ab" * 32 in yard.keys("packs/"), "younger than the grace by the last write"
+    assert len([key for key in yard.keys("gc/") if key != "gc/clock"]) == 1, "published when there was room"
+    restored(yard)
+    assert yard.collect().fenced == ["dead@1"]
     restored(yard)

@@ -20,6 +20,7 @@ from pipeline.collect.collector import Collection
 from pipeline.collect.history import Erased, erase, histories, histories_of
 from pipeline.collect.plan import Plan
 from pipeline.errors import CorruptObject
+from pipeline.mend.repair import repair
 from pipeline.mend.scrub import PLACES
 from pipeline.store.base import Version
 from pipeline.transfer.pack_lists import packs_of
@@ -274,3 +275,18 @@ def test_markers_outlive_the_locked_versions_that_they_hide() -> None:
     assert store.head("k") is None
     assert [v.marker for v in store.list_versions("k")] == [True, False]
     assert (tally.count, tally.locked) == (0, 1)
+
+
+def test_no_void_record_is_put_over_a_manifest_that_somebody_deleted(old: Place) -> None:
+    """Its writer was killed between commit and end: of its session alone nobody could tell that it committed."""
+    key = manifest_key("vm", 3)
+    for ended in [k for k in old.store.kept("sessions/vm/0000000003") if k.endswith("/ended")]:
+        del old.store.objects[ended]
+    old.store.delete_many([key])
+    old.store.now += 2 * DAY
+    with pytest.raises(CorruptObject, match="was deleted, and no tombstone says"):
+        old.collect()
+    assert [version.marker for version in old.store.list_versions(key)] == [True, False]
+    assert [damage.key for damage in repair(old.bench.repository).from_versions] == [key]
+    old.collect()
+    old.restored()

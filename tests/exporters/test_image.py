@@ -126,8 +126,6 @@ def test_a_dirty_bitmap_tells_exactly_what_was_written(tmp_path: Path, granulari
     size = 64 * MIB + 512
     image = qcow2(tmp_path / "disk.qcow2", size)
     run("qemu-img", "bitmap", "--add", "-g", str(granularity), image, "since-monday")
-    run("qemu-img", "bitmap", "--add", "-g", str(granularity), image, "empty")
-    run("qemu-img", "bitmap", "--disable", image, "empty")
     source = random.Random(granularity)
     grains: set[int] = set()
     commands = []
@@ -139,10 +137,11 @@ def test_a_dirty_bitmap_tells_exactly_what_was_written(tmp_path: Path, granulari
     commands.append(f"write -P 1 {size - 512} 512")  # the last grain is cut off by the end of the disk
     grains.add((size - 512) // granularity)
     qemu_io(image, *commands)
+    run("qemu-img", "bitmap", "--add", "-g", str(granularity), image, "empty")
 
     exporter = open_exporter(str(image))
     assert exporter.change_maps() == ["since-monday", "empty"]
-    assert exporter.broken_change_maps() == []
+    assert exporter.broken_change_maps() == {}
     found = list(exporter.changed_extents("since-monday"))
     covered: set[int] = set()
     end = 0
@@ -176,7 +175,7 @@ def test_a_bitmap_that_was_not_stored_completely_is_not_offered(tmp_path: Path) 
     assert "in-use" in flags
     exporter = open_exporter(str(image))
     assert exporter.change_maps() == []
-    assert exporter.broken_change_maps() == ["broken"]
+    assert exporter.broken_change_maps() == {"broken": "it was not stored completely"}
     exporter.close()
 
 

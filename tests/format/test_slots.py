@@ -17,9 +17,9 @@ from Crypto.Signature import eddsa
 from manifests.certificate import fingerprint
 from manifests.sealing import Generation
 from manifests.slot import decode_slot, new_box, open_generation, read_document, seal_generation
-from pipeline.errors import CorruptObject, NewerFormat
+from pipeline.errors import CorruptObject, KeyRefused, NewerFormat, UsageError
 from pipeline.keys.locks import KeyFile, Passphrase
-from pipeline.keys.ring import rotate_data
+from pipeline.keys.ring import put_slot, rotate_data
 from pipeline.repository import Repository
 from pipeline.store.memory import MemoryStore
 
@@ -130,3 +130,36 @@ def test_what_is_no_slot_is_refused(data: bytes) -> None:
         decode_slot(data, key="keys/0123456789abcdef", repository="0" * 32)
     if data == b'{"format": 1}':
         assert read_document(data, "keys/x") == {"format": 1}
+
+
+def test_a_slot_made_while_keys_are_renewed_is_refused(tmp_path: Path) -> None:
+    """It takes as long as somebody needs to type a passphrase; the slot would never get the new keys."""
+    store = MemoryStore()
+    repository = Repository.init(store, lock=KeyFile(tmp_path / "key"))
+    ring = repository.sealing.ring
+    assert ring is not None
+    slots = [info.key for info in store.list("keys/")]
+    rotate_data(store, repository.document, ring, create=True)
+    with pytest.raises(UsageError, match="generation 2") as caught:
+        put_slot(store, repository.document, ring, KeyFile(tmp_path / "b"), role="admin", label="b", create=True)
+    assert caught.value.remedy
+    assert [info.key for info in store.list("keys/")] == [*slots, "keys/generations/0000000002"]
+
+
+@pytest.mark.parametrize("role", ["exporter", "importer"])
+def test_without_the_newest_keys_nothing_is_written_and_all_else_is_read(tmp_path: Path, role: str) -> None:
+    store = MemoryStore()
+    repository = Repository.init(store, lock=KeyFile(tmp_path / "key"))
+    ring, key = repository.sealing.ring, KeyFile(tmp_path / "b")
+    assert ring is not None
+    slot = put_slot(store, repository.document, ring, key, role=role, label="b", create=True)
+    removed = bytes(store.get(slot.key))
+    store.delete_many([slot.key])
+    rotate_data(store, repository.document, ring, create=True)
+    store.put(slot.key, removed)
+    if role == "importer":
+        assert Repository.open(store, lambda: [key]).sealing.generation == 1
+        return
+    with pytest.raises(KeyRefused, match="was not given generation 2") as caught:
+        Repository.open(store, lambda: [key])
+    assert caught.value.remedy

@@ -88,10 +88,68 @@ def test_only_what_live_points_use_is_protected(make_site: Make, disk: Path) -> 
     assert first.until < day_after(10) == second.until
 
 
+def lock_ends(site: Site, key: str) -> list[datetime]:
+    """Of all versions of an object, the newest first."""
+    whole = f"{site.prefix}/{key}"
+    listed = site.s3.list_object_versions(Bucket=site.bucket, Prefix=whole).get("Versions", [])
+    return [
+        site.s3.get_object_retention(Bucket=site.bucket, Key=whole, VersionId=entry["VersionId"])["Retention"][
+            "RetainUntilDate"
+        ]
+        for entry in listed
+    ]
+
+
+@pytest.mark.parametrize("deed", ["overwrite", "delete"])
+def test_a_thief_does_not_make_protect_pass_over_what_points_need(make_site: Make, disk: Path, deed: str) -> None:
+    """Or the locks of what is read from older versions would run out while it looks protected."""
+    site = locked_site(make_site, disk)
+    disk.write_bytes(disk.read_bytes()[::-1])
+    site.good("export", "web", "--disk", disk)
+    keys = [*site.keys("packs/"), *site.keys("pages/"), *site.keys("manifests/web/")]
+    for key in keys:
+        whole = f"{site.prefix}/{key}"
+        if deed == "overwrite":
+            site.s3.put_object(Bucket=site.bucket, Key=whole, Body=b"garbage")
+        else:
+            site.s3.delete_object(Bucket=site.bucket, Key=whole)
+    site.monkeypatch.setenv("FAILBACK_STATE_DIR", str(disk.parent / "a fresh host"))
+    done = site.good("protect", "web", "--days", "10", "--json").result
+    assert done["points"] == ["web@1", "web@2"]
+    assert set(done["rewritten" if deed == "overwrite" else "hidden"]) == set(keys)
+    for key in keys:
+        assert min(lock_ends(site, key)) >= day_after(10), key
+    shown = site.good("show", "web@1", "--locks", "--json").result["lock"]
+    assert shown["until"] == day_after(10).isoformat()
+
+
+def test_what_is_gone_does_not_keep_the_rest_from_being_protected(make_site: Make, disk: Path) -> None:
+    site = locked_site(make_site, disk)
+    [pack] = site.keys("packs/")
+    whole = f"{site.prefix}/{pack}"
+    for entry in site.s3.list_object_versions(Bucket=site.bucket, Prefix=whole)["Versions"]:
+        site.s3.delete_object(
+            Bucket=site.bucket, Key=whole, VersionId=entry["VersionId"], BypassGovernanceRetention=True
+        )
+    done = site.run("protect", "web", "--days", "10", "--json")
+    assert done.code == 5
+    assert done.result["missing"] == [pack]
+    assert min(lock_ends(site, "manifests/web/0000000001")) >= day_after(10)
+    assert site.run("show", "web", "--locks").code == 5
+    site.good("repair", "--from-disk", f"web@1:0={disk}")
+    site.good("protect", "web", "--days", "10")
+    stand_ins = [*site.keys("relocations/"), *site.keys("packs/")]
+    assert len(stand_ins) == 2
+    for key in stand_ins:
+        assert min(lock_ends(site, key)) >= day_after(10), key
+    assert site.good("show", "web", "--locks", "--json").result["lock"]["until"] == day_after(10).isoformat()
+
+
 def test_an_administrator_of_the_policy_can_do_all_that(make_site: Make, disk: Path) -> None:
     site = make_site(lock=True)
     site.become(site.user(site.policy("admin", "--versions")))
-    site.good("repository", "init", "--lock", "governance", "--lock-days", "1")
+    done = site.good("repository", "init", "--lock", "governance", "--lock-days", "1")
+    assert "is locked for 1 day (governance)" in done.out
     site.good("export", "web", "--disk", disk)
     site.good("protect", "web", "--days", "2")
     site.good("show", "web", "--locks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,8 +21,8 @@ from pipeline.store.s3_errors import ROLES
 from pipeline.transfer.session import Session
 
 Command = tuple[object, ...]
-DISK, OUT = object(), object()
-"""Stand for the disk, and a fresh folder."""
+DISK, OUT, PLAN = object(), object(), object()
+"""Stand for the disk, a fresh folder, and a plan that is not stored yet."""
 
 EXPORT: Command = ("export", "web", "--disk", DISK)
 VERIFY: Command = ("verify", "web")
@@ -72,6 +73,9 @@ COMMANDS: dict[Role, dict[tuple[str, str], Command]] = {
         ("s3:GetObject", "verified/*/*"): READ,
         ("s3:PutObject", "verified/*/*"): ("verify", "web@3", "--read"),
         ("s3:PutObject", "holds/*/*"): ("hold", "web@2", "--reason", "x"),
+        ("s3:ListBucket", "plans/*"): ("plan", "list"),
+        ("s3:GetObject", "plans/*"): ("plan", "show", "shop@1"),
+        ("s3:PutObject", "plans/*"): ("plan", "put", PLAN),
     },
     # Collections delete what others need to find doomed: in the order in which one deletes.
     "janitor": {
@@ -97,6 +101,8 @@ COMMANDS: dict[Role, dict[tuple[str, str], Command]] = {
         ("s3:ListBucket", "scrub/*"): ("scrub", "--listing"),
         ("s3:GetObject", "scrub/*"): ("scrub", "--bytes", "1"),
         ("s3:GetObject", "verified/*"): ("scrub", "--bytes", "1"),
+        ("s3:ListBucket", "plans/*"): ("scrub", "--bytes", "1"),
+        ("s3:GetObject", "plans/*"): ("scrub", "--bytes", "1"),
         ("s3:PutObject", "scrub/*"): ("scrub", "--listing"),
         ("s3:DeleteObject", "scrub/*"): ("scrub", "--listing"),
         ("s3:GetObject", "sessions/*"): ("gc",),
@@ -141,7 +147,7 @@ class Stage:
     root: Path
 
     def run(self, command: Command, number: int) -> Done:
-        stands = {id(DISK): self.disk, id(OUT): self.root / f"out-{number}"}
+        stands = {id(DISK): self.disk, id(OUT): self.root / f"out-{number}", id(PLAN): _plan(self.root, number)}
         return self.site.run(*(stands.get(id(word), word) for word in command))
 
 
@@ -160,6 +166,7 @@ def stage(make_site: Make, disk: Path, tmp_path: Path, monkeypatch: pytest.Monke
     site.good("verify", "web@2", "--read")
     site.good(*("export", "web", "--disk", disk, "--full"))
     site.good("hold", "web@3", "--reason", "needed", "--as", "tests")
+    site.good("plan", "put", _plan(tmp_path, 63))
     site.good("gc", "--apply")
     site.good("gc", "--apply")
     site.good("forget", "web@1", "--reason", "old")
@@ -169,6 +176,17 @@ def stage(make_site: Make, disk: Path, tmp_path: Path, monkeypatch: pytest.Monke
     record_damage(repository, Damage(f"packs/ab/{'ab' * 32}", "missing", "long ago"))
     Session.begin(repository, "web", 4, parent=None, bases=[], disks=[], tool="dies")[0].abandon()
     return Stage(site, disk, tmp_path)
+
+
+def _plan(root: Path, number: int) -> Path:
+    """The file of a plan; another number makes another one."""
+    path = root / "shop.json"
+    group = {"name": "shop", "waves": [["web"]]}
+    limits = {"parallel": number % 64 + 1}
+    source = {"kind": "command"}
+    plan = {"name": "shop", "target": "files", "source": source, "machines": {"web": {}}, "groups": [group]}
+    path.write_text(json.dumps(plan | {"limits": limits}))
+    return path
 
 
 def _damage(site: Site, disk: Path) -> None:

@@ -68,6 +68,7 @@ def test_a_second_import_of_the_same_point_moves_nothing(bench: Workbench, two_p
     before = bench.restored().stat().st_mtime_ns
     [done] = bench.restore()
     assert (done.mode, done.counters.read, done.counters.written) == ("unchanged", 0, 0)
+    assert done.reason == "the target holds vm@2", "not also that it equals itself"
     assert bench.restored().stat().st_mtime_ns == before
 
 

@@ -8,11 +8,13 @@ import pytest
 from collect.support import DAY, Yard
 from transfer.support import same
 
+from manifests.names import page_key
 from mend.bench import by_listing, pack_at, remove
 from mend.test_repair import from_disk
 from pipeline.catalogue import forget
 from pipeline.errors import CorruptObject
 from pipeline.mend.repair import repair
+from pipeline.transfer.index_reader import IndexReader
 
 
 @pytest.fixture
@@ -66,3 +68,21 @@ def test_a_relocation_record_that_cannot_be_read_stops_a_collection(yard: Yard) 
     with pytest.raises(CorruptObject, match="relocations/"):
         yard.collect()
     assert yard.store.deleted == [lost], "the test itself removed it"
+
+
+def test_with_an_index_that_cannot_be_read_no_lost_pack_counts_as_unused(yard: Yard) -> None:
+    """The lost page may be what refers to it: when it is put back the point still misses the pack."""
+    bench = yard.bench
+    bench.export(yard.source)
+    pack = pack_at(bench, 0)
+    reader = IndexReader(yard.repository, bench.disk())
+    [page] = [page_key(reader.directory[number]) for number in reader.directory.stored()]
+    whole = bytes(yard.store.get(page))
+    remove(yard.store, pack)
+    remove(yard.store, page)
+    assert repair(yard.repository).left.open
+    assert not yard.keys("relocations/")
+    yard.store.put(page, whole)
+    yard.wait(7 * DAY)
+    with pytest.raises(CorruptObject, match=pack):
+        yard.collect()

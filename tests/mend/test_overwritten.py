@@ -9,9 +9,11 @@ from collect.support import DAY
 from simulators.versioned_store import VersionedStore
 from transfer.support import CHUNK, Workbench, noise, poke, same
 
+from manifests.envelope import Kind
+from manifests.manifest import encode_record
 from manifests.names import PointName, manifest_key
 from mend.bench import by_listing, filled
-from pipeline.catalogue import forget_lost, load
+from pipeline.catalogue import forget_lost, load, now
 from pipeline.collect.collector import Collection
 from pipeline.collect.record import record_verification
 from pipeline.errors import CorruptObject, Forged
@@ -104,6 +106,23 @@ def test_a_collection_stops_before_it_takes_what_only_the_first_one_needs(plain:
     forge(plain)
     with pytest.raises(CorruptObject, match="vm@1 is not the manifest that vm@2 was built on"):
         Collection(plain.repository, apply=True).run()
+
+
+def test_a_void_record_over_a_point_is_noticed_as_another_point_is(plain: Workbench) -> None:
+    """Where it is not encrypted whoever may write manifests can write it; else a janitor."""
+    assert load(host(plain, "a"), "vm", 1)
+    key = manifest_key("vm", 1)
+    void = {"reason": "a thief's", "time": now(), "by": "nobody"}
+    plain.store.put(key, encode_record(Kind.VOID, void, sealing=plain.repository.sealing, key=key))
+    assert load(host(plain, "b"), "vm", 1) is None, "a fresh host cannot tell"
+    with pytest.raises(Forged, match="it was overwritten"):
+        load(host(plain, "a"), "vm", 1)
+    [text] = check_lineage(host(plain, "fresh"), plain.point(2))
+    assert "vm@1 is not the manifest that vm@2 was built on" in text
+    with pytest.raises(CorruptObject, match="vm@1 is not the manifest that vm@2 was built on"):
+        Collection(plain.repository, apply=True).run()
+    forget_lost(host(plain, "b"), PointName("vm", 1), reason="given up")
+    Collection(plain.repository, apply=True).run()
 
 
 def test_a_note_that_the_newest_point_is_good_tells(plain: Workbench) -> None:

@@ -51,6 +51,10 @@ class SimulatedSource:
         self.found: dict[str, list[Finding]] = {}
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
         self.down = False
+        """Nothing answers."""
+
+    def able(self, machine: str, settings: Mapping[str, Any]) -> SourceAbilities:
+        return self.abilities
 
     def preflight(self, machine: str, settings: Mapping[str, Any]) -> list[Finding]:
         self.asked.append((machine, settings))

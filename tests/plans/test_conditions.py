@@ -17,6 +17,8 @@ from pipeline.home.bring import bring_home
 from pipeline.plans.agree import condition_of
 from pipeline.plans.condition import Answer
 from pipeline.plans.model import Condition
+from pipeline.runs.entries import Finished, Started
+from pipeline.runs.journal import Journal
 from pipeline.store.base import Bytes
 from pipeline.store.layer import Layer
 from pipeline.wanted import resolve as resolve_mapping
@@ -152,7 +154,10 @@ def test_the_source_has_to_answer_for_every_machine(scene: Scene) -> None:
 def test_a_flag_is_set_by_a_person(scene: Scene) -> None:
     scene.run = "shop-1"
     answer = look(scene, "flag", flag="go", question="did the insurer agree?")
-    assert (answer.holds, answer.seen) == (False, "a person has to set flag go (did the insurer agree?)")
+    assert (answer.holds, answer.seen) == (
+        False,
+        "a person has to set flag go (did the insurer agree?): `failback run flag shop-1 go`",
+    )
     scene.flags = frozenset({"go"})
     assert look(scene, "flag", flag="go").holds
     assert not look(scene, "flag", flag="gone").holds
@@ -267,3 +272,30 @@ def test_a_window_has_its_wall_clock_times_when_clocks_are_set(scene: Scene, nig
 def test_windows_that_cannot_be_meant_are_refused(scene: Scene, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         look(scene, "window", **settings)
+
+
+def test_another_plan_has_to_have_come_home(scene: Scene) -> None:
+    repository = scene.bench.repository
+    assert look(scene, "run", plan="mail") == Answer(False, "plan mail was never run")
+    journal = Journal(repository, "mail-20260601-120000-abcdef")
+    journal.append(Started(plan="mail", version=1))
+    assert look(scene, "run", plan="mail") == Answer(False, "run mail-20260601-120000-abcdef is not over")
+    journal.append(Finished(conductor=0, outcome="rolled back"))
+    answer = look(scene, "run", plan="mail")
+    assert not answer.holds
+    assert "rolled back, wanted: committed" in answer.seen
+    assert not look(scene, "run", plan="mail", outcome="rehearsed").holds
+    journal = Journal(repository, "mail-20260602-120000-abcdef")
+    journal.append(Started(plan="mail", version=2))
+    journal.append(Finished(conductor=0, outcome="committed"))
+    answer = look(scene, "run", plan="mail")
+    assert answer.holds
+    assert "run mail-20260602-120000-abcdef ended" in answer.seen
+    assert not look(scene, "run", plan="mail", within="1h", now=later(hours=2)).holds
+    # A plan whose name begins the same is another plan.
+    assert look(scene, "run", plan="mai") == Answer(False, "plan mai was never run")
+
+
+def test_a_plan_cannot_wait_for_itself(scene: Scene) -> None:
+    with pytest.raises(UsageError, match="waits for a run of its own"):
+        condition_of(Condition(name="x", kind="run", settings={"plan": "shop"})).check(scene.plan)

@@ -13,8 +13,10 @@ from transfer.support import Workbench
 
 from manifests.envelope import Kind
 from manifests.manifest import encode_record
-from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, NewerFormat, UsageError
+from pipeline.errors import AlreadyExists, CatalogueError, CorruptObject, KeyRefused, NewerFormat, UsageError
 from pipeline.keys.locks import KeyFile
+from pipeline.keys.ring import put_slot, revoke
+from pipeline.keys.signed import signed_by
 from pipeline.plans.parse import parse_plan
 from pipeline.plans.stored import Stored, parse_version, plan_names, put, read, versions
 from pipeline.repository import Repository
@@ -126,6 +128,24 @@ def test_what_lies_at_the_wrong_place_is_refused(bench: Workbench) -> None:
 def test_kinds_that_are_not_installed_do_not_hide_a_stored_plan(bench: Workbench) -> None:
     write(bench, {"format": 1, "plan": shop(target="moon"), "time": "", "by": ""})
     assert read(bench.repository, "shop").plan.target == "moon"
+
+
+def test_a_plan_outlives_the_key_of_who_stored_it(bench: Workbench, tmp_path: Path) -> None:
+    repository, lock = bench.repository, KeyFile(tmp_path / "other key")
+    ring = repository.sealing.ring
+    slot = put_slot(bench.store, repository.document, ring, lock, role="importer", label="b", create=True)
+    first, _ = keep(Repository.open(bench.store, lambda: [lock]))
+    revoke(bench.store, repository.document, ring, slot, signed_by(repository, slot), create=True)
+    assert read(Repository.open(bench.store, lambda: [KeyFile(tmp_path / "key")]), "shop") == first
+
+
+def test_an_exporter_stores_no_plan(bench: Workbench, tmp_path: Path) -> None:
+    lock = KeyFile(tmp_path / "other key")
+    ring = bench.repository.sealing.ring
+    put_slot(bench.store, bench.repository.document, ring, lock, role="exporter", label="b", create=True)
+    with pytest.raises(KeyRefused):
+        keep(Repository.open(bench.store, lambda: [lock]))
+    assert plan_names(bench.repository) == []
 
 
 @pytest.mark.parametrize("harm", ["deleted", "overwritten"])

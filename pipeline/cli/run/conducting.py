@@ -47,15 +47,17 @@ def conducted(invocation: Invocation, run: str, stored: Stored, *, wait: bool, a
             coming = conductor.conduct(wait=wait, attend=attend)
         finally:
             source.close()
-    return ending(invocation, conductor.state, stored, coming)
+    return ending(invocation, conductor.state, stored, coming, conductor.seen)
 
 
-def ending(invocation: Invocation, state: RunState, stored: Stored, coming: Next) -> Ending:
-    """What is printed, and the exit code that a cron job can act on."""
+def ending(invocation: Invocation, state: RunState, stored: Stored, coming: Next, seen: dict[str, str]) -> Ending:
+    """What is printed, and the exit code that a cron job can act on. `seen`: of conditions that are waited for."""
     from pipeline.runs.report import document, lines
 
     invocation.output.say(*lines(state, stored.plan, coming))
-    return Ending(code_of(coming), document(state, stored.plan, coming))
+    if state.met is None:
+        invocation.output.say(*(f"    {name}: {answer}" for name, answer in seen.items()))
+    return Ending(code_of(coming), {**document(state, stored.plan, coming), "conditions": seen})
 
 
 def code_of(coming: Next) -> int:

@@ -19,10 +19,12 @@ class FlagSettings(Model):
 
 class FlagLook(Look[FlagSettings]):
     Settings = FlagSettings
+    of_run = True
 
     def look(self, world: World) -> Answer:
         flag, question = self.settings.flag, self.settings.question
         asked = f" ({question})" if question else ""
         if flag in world.flags:
             return Answer(True, f"flag {flag} is set{asked}")
-        return Answer(False, f"a person has to set flag {flag}{asked}" + ("" if world.run else " when there is a run"))
+        how = f": `failback run flag {world.run} {flag}`" if world.run else " when there is a run"
+        return Answer(False, f"a person has to set flag {flag}{asked}{how}")

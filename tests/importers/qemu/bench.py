@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from simulators.guests import Kind, make_guest
 from transfer.support import Workbench
 
 from importers.qemu.target import QemuImporter
@@ -21,7 +22,6 @@ from pipeline.mapping import parse_mapping
 from pipeline.store.base import Store
 from pipeline.target import Build, Context, Importer, Intent, Observation, Place, Purpose, marker_of
 from pipeline.wanted import Wanted, resolve
-from qemu.guests import Kind, make_guest
 
 HARDWARE = Machine(name="vm", memory_bytes=64 << 20, nics=(Nic(mac="52:54:00:00:00:01", network="old"),))
 PATIENCE = 60.0

@@ -7,11 +7,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+from simulators.guests import READY, boot_sector, make_guest
 from transfer.support import noise, poke
 
 from pipeline.errors import TargetBusy, TargetError, Unsupported
 from qemu.bench import Bench, until
-from qemu.guests import READY, boot_sector, make_guest
 
 
 @pytest.fixture

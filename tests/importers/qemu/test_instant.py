@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from simulators.guests import READY, WRITTEN, boot_sector, make_guest
 from transfer.support import noise, poke
 
 from importers.qemu.definition import load
@@ -21,7 +22,6 @@ from pipeline.errors import Unsupported
 from pipeline.store.directory import DirectoryStore
 from pipeline.target import Intent, Place
 from qemu.bench import Bench, until
-from qemu.guests import READY, WRITTEN, boot_sector, make_guest
 
 
 class InstantBench(Bench):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from simulators.guests import READY, WRITTEN, boot_sector, make_guest
 from transfer.killing import in_child, kill_at
 from transfer.support import poke
 
@@ -27,7 +28,6 @@ from pipeline.errors import BootError, Cancelled, TargetBusy, TargetError, Targe
 from pipeline.home.control import Controller
 from pipeline.target import Build
 from qemu.bench import Bench, until
-from qemu.guests import READY, WRITTEN, boot_sector, make_guest
 
 
 @pytest.fixture

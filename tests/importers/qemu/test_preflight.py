@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
+from simulators.guests import make_guest
 
-from importers.qemu import firmware, host, programs
+from importers.qemu import accelerator, counting, firmware, host, programs
 from importers.qemu.accelerator import why_not_kvm
 from pipeline.finding import Finding
 from qemu.bench import HARDWARE, Bench
-from qemu.guests import make_guest
 
 
 @pytest.fixture
@@ -121,6 +123,36 @@ def test_kvm_is_only_taken_for_working_when_a_machine_ran_with_it(monkeypatch: p
     assert why_not_kvm(programs.find_program("qemu-system-x86_64")) == "there is no /nowhere/kvm"
     monkeypatch.setattr("importers.qemu.accelerator.DEVICE", Path("/dev/null"))
     assert "the firmware said nothing" in why_not_kvm("true")
+
+
+def test_kvm_that_is_slower_than_qemu_alone_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the host interprets what runs without paging: the firmware comes, no system ever does."""
+    monkeypatch.setattr("importers.qemu.accelerator.DEVICE", Path("/dev/null"))
+    monkeypatch.setattr("importers.qemu.accelerator._SECONDS", 2.0)
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\necho SeaBIOS\nexec sleep 60\n")
+    slow.chmod(0o755)
+    assert "too slow with KVM" in why_not_kvm(str(slow))
+
+
+def test_the_trial_machine_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With QEMU alone, as there may be no KVM here."""
+    monkeypatch.setattr("importers.qemu.accelerator.DEVICE", Path("/dev/null"))
+    monkeypatch.setattr("importers.qemu.accelerator._SECONDS", 60.0)
+    monkeypatch.setattr(
+        "importers.qemu.accelerator._PROBE",
+        [{"kvm": "tcg", "host": "max"}.get(word, word) for word in accelerator._PROBE],
+    )
+    assert why_not_kvm(programs.find_program("qemu-system-x86_64")) == ""
+
+
+def test_the_trial_program_is_what_its_source_says(tmp_path: Path) -> None:
+    if not (shutil.which("as") and shutil.which("ld")):
+        pytest.skip("needs binutils")
+    made, linked = tmp_path / "made.o", tmp_path / "linked"
+    subprocess.run(["as", "--64", "-o", made, "-"], input=counting.SOURCE, text=True, check=True)
+    subprocess.run(["ld", "-e", "start", "-Ttext=0x7c00", "--oformat", "binary", "-o", linked, made], check=True)
+    assert counting.image().startswith(linked.read_bytes())
 
 
 def test_kvm_that_was_demanded_but_does_not_work_is_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

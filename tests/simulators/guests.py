@@ -12,7 +12,7 @@ READY = "sector ready"
 WRITTEN = 2 * 512
 """Offset at which `writes` puts a copy of the boot sector."""
 
-Kind = Literal["idles", "writes", "resets", "halts", "says nothing"]
+Kind = Literal["idles", "counts", "writes", "resets", "halts", "says nothing"]
 
 _TEXT = 0x100
 _PROLOGUE = "31c0 8ed8 8ec0"  # xor ax, ax; mov ds, ax; mov es, ax
@@ -26,7 +26,18 @@ _WRITE = "b80103 bb007c b90300 ba8000 cd13"  # int 0x13: write 1 sector from 0x7
 _RESET = "b0fe e664"  # pulse the reset line of the keyboard controller
 _OFF = "ba0406 b80020 ef"  # PM1a_CNT, which SeaBIOS puts at 0x604: SLP_EN
 
+_COUNT = (
+    # int 0x13 reads and writes the sector at WRITTEN, by way of 0x7e00
+    "b80102 bb007e b90300 ba8000 cd13"  # what it had counted
+    "66ff06 007e"  # again: inc dword [0x7e00]
+    "b80103 bb007e b90300 ba8000 cd13"  # write
+    "b02e ba f803 ee"  # out 0x3f8, '.'
+    "fb f4 ebe3"  # sti; hlt until the next tick of the clock, 18 a second; jmp again
+)
+"""Counts for ever: the number goes to its disk, then a dot to the serial port acknowledges it."""
+
 _CODE: dict[Kind, str] = {
+    "counts": _PROLOGUE + _SAY + _COUNT,
     "idles": _PROLOGUE + _SAY + _IDLE,
     "writes": _PROLOGUE + _WRITE + _SAY + _IDLE,
     "resets": _PROLOGUE + _SAY + _RESET + _IDLE,
