@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from pipeline.errors import Cancelled, FailbackError, RunRefused, Superseded
+from pipeline.errors import Cancelled, CorruptObject, FailbackError, RunRefused, Superseded
 from pipeline.home.control import Controller
 from pipeline.home.site import Ground
 from pipeline.plans.model import Plan
@@ -50,6 +50,8 @@ class _Watched:
     seen: int = 0
     busy: bool = False
     failures: int = 0
+    told: str = ""
+    """The last hindrance that was told."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class Wakes:
     grounds: Grounds
     tell: Tell = field(default=lambda _run, _text: None)
     _watched: dict[str, _Watched] = field(default_factory=dict)
+    _broken: dict[str, _Watched] = field(default_factory=dict)
     _over: set[str] = field(default_factory=set)
     _conductors: set[Conductor] = field(default_factory=set)
     _searched: float = -_NEVER
@@ -76,7 +79,11 @@ class Wakes:
         for run, watched in list(self._watched.items()):
             if watched.busy or self._stopped.is_set():
                 continue
-            new = watched.journal.read()
+            try:
+                new = watched.journal.read()
+            except CorruptObject as error:  # this run stands still until it is mended; the others do not
+                self._hindered(run, watched, error.message)
+                continue
             if any(isinstance(entry.body, Finished) for entry in new):
                 self._drop(run)
                 continue
@@ -93,9 +100,9 @@ class Wakes:
             return  # over by now
         try:
             self._worked(run, watched)
-            watched.failures = 0
+            watched.failures, watched.told = 0, ""
         except (RunRefused, Superseded) as error:
-            self.tell(run, error.message)
+            self._hindered(run, watched, error.message.partition(", last seen")[0])
             watched.due = time.monotonic() + LOOK_SECONDS
         except Cancelled:
             watched.due = 0.0
@@ -191,16 +198,25 @@ class Wakes:
             if run in self._watched or run in self._over:
                 continue
             journal = Journal(self.repository, run)
-            journal.read()
+            try:
+                journal.read()
+                state = fold(run, journal.entries)
+            except CorruptObject as error:
+                self._hindered(run, self._broken.setdefault(run, _Watched(journal)), error.message)
+                continue
             if not journal.entries:
                 continue
-            state = fold(run, journal.entries)
             if state.outcome is not None:
                 self._over.add(run)
                 continue
             waits = state.paused or (state.stand is not None and not state.cancelled)
             self._watched[run] = _Watched(journal, _NEVER if waits else 0.0, state.number)
             self.tell(run, "is looked after" + (", and waits for a person" if waits else ""))
+
+    def _hindered(self, run: str, watched: _Watched, why: str) -> None:
+        if watched.told != why:
+            self.tell(run, why)
+        watched.told = why
 
     def _drop(self, run: str) -> None:
         self._watched.pop(run, None)
