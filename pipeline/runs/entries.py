@@ -111,8 +111,8 @@ class Turned(Model):
 
 
 class Decided(Model):
-    """A person's word. `what`: the question, group or flag it is about; `machines`: those that stay (split) or whose
-    state is vouched for (override)."""
+    """A person's word. `what`: the question, group or flag it is about; `machines`: those that stay (split) or that
+    are vouched for being off (override): at the takeover site, or, where `what` is "home", at home."""
 
     kind: Literal["decided"] = "decided"
     verb: Verb

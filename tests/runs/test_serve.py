@@ -96,7 +96,8 @@ def test_a_database_that_is_deleted_at_any_step_loses_nothing(town: Make, verb: 
     until(lambda: t.state(run) == "committed", why=lambda: t.said(0))
     home_once(t, run)
     second = t.result("run", "start", t.plan, "--detach")[1]["run"]
-    until(lambda: "takeover site" in t.state(second), why=lambda: t.said(0))
+    until(lambda: f"{second}: is looked after" in t.said(0), why=lambda: t.said(0))
+    until(lambda: len(t.entries(second)) > 1, why=lambda: t.said(0))
 
 
 def test_one_that_sleeps_is_replaced_and_does_not_wake_up_into_the_work_of_another(town: Make) -> None:
