@@ -35,6 +35,11 @@ ANSWER_SECONDS = 600.0
 """For a worker to boot and answer its code."""
 
 
+FRESH_SECONDS = 90.0
+"""Age of a sign of life, of which one comes each minute, up to which the agent counts as running. When its machine
+ended since, the order that it does not take says so after a while, and the next command finds the sign too old."""
+
+
 @dataclass(frozen=True, slots=True)
 class Worker:
     """Its machine and its agent."""
@@ -69,15 +74,17 @@ def ready_worker(connection: Connection, context: Context, options: VmwareOption
     machine = find_worker(connection, context, options, site)
     if options.worker.agent:
         vm = _seen(connection, machine)
-        return Worker(machine, vm.name, agents.agent(options.worker.agent))
+        theirs = agents.agent(options.worker.agent)
+        theirs.attend()
+        return Worker(machine, vm.name, theirs)
     if machine is not None and take_away_half(connection, context, machine, marker_of_worker(context, site)):
         machine = None
     if machine is None:
         context.control.tell(f"making a worker for {site.compute.name}")
         machine = make_worker(connection, context, options, site, marker_of_worker(context, site))
     vm = _seen(connection, machine)
-    remote = _paired(agents, vm)
-    if remote is None or not vm.runs:
+    remote = _paired(agents, vm) if vm.runs else None
+    if remote is None:
         remote = _pair(connection, context, options.worker, agents, vm)
     return Worker(machine, vm.name, remote)
 
@@ -88,6 +95,8 @@ def _paired(agents: Agents, vm: Vm) -> Remote | None:
     for listed in agents.list() if agent else ():
         if listed.agent == agent and listed.ours and listed.paired and not listed.problem:
             remote = agents.agent(agent)
+            if remote.lives(FRESH_SECONDS):
+                return remote  # without an order that an idle one would not see for a while
             try:
                 remote.inventory()
             except AgentError:

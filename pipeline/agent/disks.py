@@ -35,6 +35,14 @@ class FoundDisk:
         return asdict(self) | {"serials": list(self.serials)}
 
 
+def block_devices() -> frozenset[str]:
+    """Kernel names of all block devices: another set after a disk was plugged in. Costs next to nothing."""
+    try:
+        return frozenset(folder.name for folder in Path("/sys/block").iterdir())
+    except OSError:
+        return frozenset()
+
+
 def attached_disks() -> list[FoundDisk]:
     """All of them, those without a medium left out."""
     return sorted(_looked_at(), key=lambda disk: disk.path)

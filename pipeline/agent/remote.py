@@ -60,8 +60,13 @@ class Outcome:
 
     @property
     def steps(self) -> dict[str, float]:
-        """Where the time went: the agent's steps, and what is left of the wait: looking for orders and reports."""
-        return {**self.report.steps, "mail": round(max(self.waited - self.report.seconds, 0.0), 3)}
+        """Where the time went, `waited` in all: the agent's steps, and what is left of the wait. `pick_up` is by our
+        own clock where that saw the acceptance."""
+        work = {step: seconds for step, seconds in self.report.steps.items() if step != "pick_up"}
+        left = max(self.waited - sum(work.values()), 0.0)
+        told = self.report.steps.get("pick_up", 0.0)
+        picked = min(told if self.accepted is None else self.accepted, left)
+        return {"pick_up": round(picked, 3), **work, "mail": round(left - picked, 3)}
 
 
 def order_id(*parts: object) -> str:
@@ -198,6 +203,14 @@ class Remote:
     def alive(self) -> Alive | None:
         """Its last sign of life."""
         return self._post.alive()
+
+    def lives(self, within: float) -> bool:
+        """Whether it has given a sign of life in the last so many seconds. Orders are about to come: see `attend`."""
+        self.attend()
+        alive = self.alive()
+        if alive is None or not alive.time:
+            return False
+        return (self._clock.now() - from_text(alive.time)).total_seconds() <= within
 
     def keys(self) -> Keys | None:
         """What an order brings along to open the repository; None when that is not encrypted."""

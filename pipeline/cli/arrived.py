@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli import exitcodes
 from pipeline.cli.invocation import Ending, Invocation
+from pipeline.laps import shown
 from pipeline.units import count, duration, rate, size
 
 if TYPE_CHECKING:
@@ -76,9 +77,12 @@ def ending_of(
     if seconds := sum(disk.seconds for disk in disks):
         moved = sums["read"] or sums["written"]
         say(f"  took {duration(seconds)}" + (f", {rate(total, seconds)}" if moved else ""))
+    if arrival.steps:
+        invocation.note(f"  where the time went: {shown(arrival.steps)}")
     _tell_machine(invocation, arrival, target, rehearsal=rehearsal)
     values: dict[str, Any] = {"point": label, "target": target, "dry_run": False, "to_move": None, **sums}
     values |= {"disks": _disk_values(point, disks, dry_run=False), "findings": finding_values(arrival.findings)}
+    values["steps"] = dict(arrival.steps)
     if arrival.build is not None or rehearsal:
         values["machine"] = {
             "name": arrival.build.name if arrival.build else "",
