@@ -36,11 +36,14 @@ class FoundDisk:
 
 
 def block_devices() -> frozenset[str]:
-    """Kernel names of all block devices: another set after a disk was plugged in. Costs next to nothing."""
-    try:
-        return frozenset(folder.name for folder in Path("/sys/block").iterdir())
-    except OSError:
-        return frozenset()
+    """Names and sizes of the kernel's block devices: another set after a disk was plugged in. Costs next to nothing."""
+    found = set()
+    for folder in Path("/sys/block").iterdir():
+        try:
+            found.add(f"{folder.name} {(folder / 'size').read_text()}")
+        except OSError:
+            continue  # it was unplugged while we looked
+    return frozenset(found)
 
 
 def attached_disks() -> list[FoundDisk]:

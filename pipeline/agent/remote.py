@@ -249,12 +249,10 @@ class Remote:
         """Tell the agent up to which number there are orders. The numbers are ours while we hold the lock."""
         key = bell_key(self.agent)
         number = self._known.highest(self.agent)
-        attend = self._clock.after(seconds) if self._clock.known else None
-        data = self._post.seal(key, Bell(number=number, attend=attend))
-        if self._clock.known:
-            self.repository.store.put(key, data)
-        else:
-            self._clock.learn(self.repository.store, key, data)
+        if not self._clock.known:
+            self._clock.learn(self.repository.store, key, self._post.seal(key, Bell(number=number)))
+        bell = Bell(number=number, attend=self._clock.after(seconds))
+        self.repository.store.put(key, self._post.seal(key, bell))
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 

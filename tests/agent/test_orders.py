@@ -246,6 +246,18 @@ def test_a_disk_that_is_plugged_in_wakes_an_idle_agent(wire: Wire) -> None:
         assert program.pace.wait(active=False) == program.pace.fast
 
 
+def test_attention_that_is_asked_for_first_of_all_is_paid(wire: Wire) -> None:
+    with wire.running():
+        pass
+    wire.remote.attend(60)
+    with wire.running(idle=600) as program:
+        for _ in range(500):
+            if program.pace.wait(active=False) == program.pace.fast:
+                break
+            threading.Event().wait(0.01)
+        assert program.pace.wait(active=False) == program.pace.fast
+
+
 def test_an_agent_that_gave_a_sign_of_life_is_believed_without_an_order(wire: Wire) -> None:
     with wire.running(idle=600):
         assert wire.remote.lives(60)
