@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from blake3 import blake3
@@ -204,13 +205,15 @@ class Remote:
         """Its last sign of life."""
         return self._post.alive()
 
-    def lives(self, within: float) -> bool:
-        """Whether it has given a sign of life in the last so many seconds. Orders are about to come: see `attend`."""
+    def lives(self, within: float, *, since: datetime) -> bool:
+        """Whether it has given a sign of life in the last so many seconds, and later than `since`. Orders are about to
+        come: see `attend`."""
         self.attend()
         alive = self.alive()
         if alive is None or not alive.time:
             return False
-        return (self._clock.now() - from_text(alive.time)).total_seconds() <= within
+        sign = from_text(alive.time)
+        return sign > since and (self._clock.now() - sign).total_seconds() <= within
 
     def keys(self) -> Keys | None:
         """What an order brings along to open the repository; None when that is not encrypted."""

@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -260,9 +260,11 @@ def test_attention_that_is_asked_for_first_of_all_is_paid(wire: Wire) -> None:
 
 def test_an_agent_that_gave_a_sign_of_life_is_believed_without_an_order(wire: Wire) -> None:
     with wire.running(idle=600):
-        assert wire.remote.lives(60)
+        now = datetime.now(UTC)
+        assert wire.remote.lives(60, since=now - timedelta(minutes=1))
+        assert not wire.remote.lives(60, since=now + timedelta(minutes=1)), "its host was started since"
+        assert not wire.remote.lives(-1, since=now - timedelta(minutes=1)), "the sign is older than that"
         assert not list(wire.store.list(order_key(wire.agent, 1)))
-    assert not wire.remote.lives(-1), "the sign is older than that"
 
 
 def test_the_steps_of_an_order_are_all_that_was_waited_for(wire: Wire) -> None:
