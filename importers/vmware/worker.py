@@ -42,6 +42,9 @@ FRESH_SECONDS = 90.0
 CLOCKS = timedelta(seconds=60)
 """By which the clocks of host and bucket may differ: a sign that is not surely later than the machine's last start may
 be that of an agent that is gone."""
+BOOTED = "summary.runtime.bootTime"
+"""When the machine was switched on. A reset does not change it: an order that nobody takes then says so after a while,
+and the next command finds the sign of life too old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def _paired(connection: Connection, agents: Agents, vm: Vm) -> Remote | None:
     for listed in agents.list() if agent else ():
         if listed.agent == agent and listed.ours and listed.paired and not listed.problem:
             remote = agents.agent(agent)
-            booted = values_of(connection, vm.object, "runtime.bootTime").get("runtime.bootTime")
+            booted = values_of(connection, vm.object, BOOTED).get(BOOTED)
             if booted is not None and remote.lives(FRESH_SECONDS, since=booted + CLOCKS):
                 return remote  # without an order that an idle one would not see for a while
             try:
