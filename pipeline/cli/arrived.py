@@ -149,7 +149,9 @@ def _tell_checks(invocation: Invocation, label: str, checking: Checking, values:
 def _tell_disks(invocation: Invocation, point: Point, results: Sequence[DiskRestored], *, dry_run: bool) -> None:
     disks = {d.number: d for d in point.manifest.disks}
     for result in results:
-        invocation.note(f"  disk {result.number}: {result.target}: {result.mode}, {result.reason}")
+        # Some targets have no name for a disk but its number.
+        where = "" if result.target == f"disk {result.number}" else f"{result.target}: "
+        invocation.note(f"  disk {result.number}: {where}{result.mode}, {result.reason}")
         if not dry_run:
             invocation.note(f"  disk {result.number}: {result.proof}, digest {result.digest[:16]}…")
         for offset, length in disks[result.number].unreadable:

@@ -334,6 +334,26 @@ def test_what_a_killed_verification_left_is_cleaned_and_nothing_else(
     assert "there is nothing to remove" in failback("clean").out
 
 
+def test_a_target_that_cannot_be_asked_keeps_nothing_from_being_cleaned_at_others(
+    shed: Path, tmp_path: Path, process: Run, monkeypatch: pytest.MonkeyPatch, failback: Run
+) -> None:
+    monkeypatch.setenv("SHED_DIES_AT", "build")
+    verify = ("verify", "web", "--boot", "--to", "shed", "--map", tmp_path / "map.yaml", "--hook", "door:web")
+    assert process(*verify).code == -signal.SIGKILL
+    monkeypatch.delenv("SHED_DIES_AT")
+    [record] = (tmp_path / "state" / "places").rglob("place.json")
+    other = record.parents[2] / "absent" / record.parent.name / record.name
+    other.parent.mkdir(parents=True)
+    other.write_text(record.read_text().replace('"shed"', '"absent"'))
+    done = failback("clean")
+    assert done.code == 2, "cron is told"
+    assert "absent is unknown" in done.err
+    assert "1 place cleaned" in done.out
+    assert list(shed.iterdir()) == []
+    assert failback("clean", "--json").result["places"][0]["action"] == "failed"
+    assert failback("clean", "web", "--to", "absent").code == 2
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("rehearsal", [True, False])
 def test_interrupted_while_hooks_look_a_rehearsal_is_thrown_away_and_a_machine_goes_on(
