@@ -35,6 +35,7 @@ from pipeline.agent.orders import DiskName, Receive
 from pipeline.agent.remote import Outcome, order_id, point_disk, vouched
 from pipeline.catalogue import Point, load
 from pipeline.errors import CatalogueError, FormatError, TargetMismatch, TargetUnavailable
+from pipeline.laps import Laps
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
 from pipeline.target import Context
@@ -73,7 +74,7 @@ def stage_by_worker(
     connection: Connection, context: Context, options: VmwareOptions, found: Found, point: Point, wanted: Wanted
 ) -> Stage:
     """Nothing when the disks hold the point and the guard is whole."""
-    journal, control = context.journal(found.marker), context.control
+    journal, control, laps = context.journal(found.marker), context.control, Laps()
     for vm in found.rest:
         take_away(connection, vm, journal, control)
     reason = differs(connection, context, found, point)
@@ -81,20 +82,19 @@ def stage_by_worker(
     if not reason and found.stage is not None:
         return unchanged(connection, context, options, found, point, wanted)
     worker = ready_worker(connection, context, options, site)
+    laps.lap("worker")
     vm, old = _machine(connection, context, options, found, point, wanted)
-    worker.remote.attend()
     attempt = _begun(connection, context, found, vm, point)
     files = [disk.file for disk in vm.disks]
-    clock = _Clock()
+    laps.lap("mark")
     attach(connection, _now(connection, worker.machine), control, files)
-    clock.lap("attach")
+    laps.lap("attach")
     done = [
-        _received(connection, context, worker, found, vm, disk, number, point, attempt, clock)
+        _received(connection, context, worker, found, vm, disk, number, point, attempt, laps)
         for number, disk in enumerate(sorted(point.manifest.disks, key=lambda disk: disk.number))
     ]
-    clock.lap("")
     detach(connection, worker.machine, control, files)
-    clock.lap("detach")
+    laps.lap("detach")
     put_marks(
         connection,
         vm.object,
@@ -106,9 +106,7 @@ def stage_by_worker(
     if old is not None:
         destroy(connection, old, control)
     rename(connection, context, found.marker, now, options, wanted)
-    clock.lap("mark")
-    control.tell(f"where the time went: {clock}")
-    return staged(connection, context, options, found.marker, done, wanted)
+    return staged(connection, context, options, found.marker, done, wanted, laps)
 
 
 def forecast_worker(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
@@ -235,7 +233,7 @@ def _received(
     number: int,
     point: Point,
     attempt: Attempt,
-    clock: _Clock,
+    laps: Laps,
 ) -> DiskRestored:
     file = vm.disks[number].file
     name = DiskName(serial=uuid_of(connection, worker.machine, file), size=vm.disks[number].size)
@@ -248,7 +246,7 @@ def _received(
     began = time.monotonic()
     order = order_id("vmware", found.marker, attempt.sequence, attempt.word, disk.number)
     outcome = _given(context, worker, order, params)
-    clock.add(outcome)
+    laps.lap("order", outcome.steps)
     report = outcome.report
     result = report.result
     counters = Counters(
@@ -304,25 +302,3 @@ def _now(connection: Connection, machine: Any) -> Vm:
     if vm is None:
         raise TargetMismatch("the machine is gone", remedy="somebody removed it: run the same command again")
     return vm
-
-
-class _Clock:
-    """Where the seconds of a refresh go."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-        self._steps: dict[str, float] = {}
-
-    def lap(self, step: str) -> None:
-        """What passed since the last lap was this step; empty: it is known otherwise."""
-        now = time.monotonic()
-        if step:
-            self._steps[step] = self._steps.get(step, 0.0) + now - self._last
-        self._last = now
-
-    def add(self, outcome: Outcome) -> None:
-        for step, seconds in outcome.steps.items():
-            self._steps[step] = self._steps.get(step, 0.0) + seconds
-
-    def __str__(self) -> str:
-        return ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self._steps.items())

@@ -20,6 +20,7 @@ from importers.vmware.spec import import_spec
 from importers.vmware.vm import Vm, destroy, look, options_of, put_marks, reconfigure
 from pipeline.catalogue import Point
 from pipeline.errors import LengthExceeded, TargetBusy, TargetMismatch, TargetUnavailable
+from pipeline.laps import Laps
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
 from pipeline.target import Context
@@ -33,7 +34,7 @@ def stage_bulk(
     connection: Connection, context: Context, options: VmwareOptions, found: Found, point: Point, wanted: Wanted
 ) -> Stage:
     """Nothing when the disks hold the point and the guard is whole."""
-    journal = context.journal(found.marker)
+    journal, laps = context.journal(found.marker), Laps()
     for vm in found.rest:
         take_away(connection, vm, journal, context.control)
     reason = differs(connection, context, found, point)
@@ -41,11 +42,13 @@ def stage_bulk(
         return unchanged(connection, context, options, found, point, wanted)
     plan = plan_machine(connection, point.manifest, wanted, options)
     context.control.tell(f"importing {point.manifest.label} as a whole: {reason}")
+    laps.lap("plan")
     made, done = _imported(connection, context, plan, found, point, wanted)
+    laps.lap("upload")
     if found.vm is not None:
         destroy(connection, found.vm, context.control)
     rename(connection, context, found.marker, made, options, wanted)
-    return staged(connection, context, options, found.marker, done, wanted)
+    return staged(connection, context, options, found.marker, done, wanted, laps)
 
 
 def staged(
@@ -55,6 +58,7 @@ def staged(
     place: uuid.UUID,
     done: Sequence[DiskRestored],
     wanted: Wanted,
+    laps: Laps,
 ) -> Stage:
     """The stage as it is found, and what became of each disk. What only earlier machines needed is taken away."""
     found = find(connection, place, context.journal(place))
@@ -62,7 +66,8 @@ def staged(
     if stage is None or found.vm is None:
         raise TargetMismatch(f"{wanted.name} is gone", remedy="somebody removed it: run the same command again")
     tidy(connection, context, options, found)
-    return Stage(stage.machine, stage.sequence, stage.guard, tuple(done), ref=stage.ref)
+    laps.lap("mark")
+    return Stage(stage.machine, stage.sequence, stage.guard, tuple(done), ref=stage.ref, steps=laps.steps)
 
 
 def tidy(connection: Connection, context: Context, options: VmwareOptions, found: Found) -> None:

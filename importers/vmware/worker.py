@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from importers.vmware.find import AGENT
 from importers.vmware.inventory import Site
 from importers.vmware.machines import find_machine, machines_called
 from importers.vmware.options import VmwareOptions, WorkerOptions
+from importers.vmware.properties import values_of
 from importers.vmware.vm import Vm, look, options_of, reconfigure
 from importers.vmware.worker_machine import make_worker, take_away_half
 from pipeline.agent.code import StoreLogin
@@ -33,6 +35,16 @@ from pipeline.target import Context, marker_of
 SETTINGS = "guestinfo.failback.worker"
 ANSWER_SECONDS = 600.0
 """For a worker to boot and answer its code."""
+
+
+FRESH_SECONDS = 90.0
+"""Age of a sign of life, of which one comes each minute, up to which the agent counts as running."""
+CLOCKS = timedelta(seconds=60)
+"""By which the clocks of host and bucket may differ: a sign that is not surely later than the machine's last start may
+be that of an agent that is gone."""
+BOOTED = "summary.runtime.bootTime"
+"""When the machine was switched on. A reset does not change it: an order that nobody takes then says so after a while,
+and the next command finds the sign of life too old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +81,30 @@ def ready_worker(connection: Connection, context: Context, options: VmwareOption
     machine = find_worker(connection, context, options, site)
     if options.worker.agent:
         vm = _seen(connection, machine)
-        return Worker(machine, vm.name, agents.agent(options.worker.agent))
+        theirs = agents.agent(options.worker.agent)
+        theirs.attend()
+        return Worker(machine, vm.name, theirs)
     if machine is not None and take_away_half(connection, context, machine, marker_of_worker(context, site)):
         machine = None
     if machine is None:
         context.control.tell(f"making a worker for {site.compute.name}")
         machine = make_worker(connection, context, options, site, marker_of_worker(context, site))
     vm = _seen(connection, machine)
-    remote = _paired(agents, vm)
-    if remote is None or not vm.runs:
+    remote = _paired(connection, agents, vm) if vm.runs else None
+    if remote is None:
         remote = _pair(connection, context, options.worker, agents, vm)
     return Worker(machine, vm.name, remote)
 
 
-def _paired(agents: Agents, vm: Vm) -> Remote | None:
+def _paired(connection: Connection, agents: Agents, vm: Vm) -> Remote | None:
     """None: this host is not paired with what runs there, or nothing does."""
     agent = vm.marks.get(AGENT, "")
     for listed in agents.list() if agent else ():
         if listed.agent == agent and listed.ours and listed.paired and not listed.problem:
             remote = agents.agent(agent)
+            booted = values_of(connection, vm.object, BOOTED).get(BOOTED)
+            if booted is not None and remote.lives(FRESH_SECONDS, since=booted + CLOCKS):
+                return remote  # without an order that an idle one would not see for a while
             try:
                 remote.inventory()
             except AgentError:

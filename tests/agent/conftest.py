@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from cli.conftest import empty, failback, key, repository
 from guard.conftest import make_site
-from nbd.tools import loop
 from servers import die_with_parent
+from simulators.numbered import numbered
 from transfer.support import Workbench
 
 from pipeline.agent.code import StoreLogin
@@ -29,22 +29,7 @@ from pipeline.store.address import open_store
 
 __all__ = ["empty", "failback", "key", "make_site", "repository"]
 """Fixtures of other parts."""
-UDEV = Path("/run/udev/data")
 AGENT = [sys.executable, "-c", "from pipeline.cli.main import run; run()", "agent", "run", "--code", "-", "--idle", "1"]
-
-
-@contextmanager
-def numbered(file: Path, serial: str) -> Iterator[str]:
-    """A loop device that has a serial number: udev's database is where the kernel has none."""
-    with loop(file) as device:
-        number = Path(device).stat().st_rdev
-        note = UDEV / f"b{os.major(number)}:{os.minor(number)}"
-        UDEV.mkdir(parents=True, exist_ok=True)
-        note.write_text(f"E:ID_SERIAL={serial}\n")
-        try:
-            yield device
-        finally:
-            note.unlink()
 
 
 @dataclass

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from agent.conftest import numbered
 from pyVmomi import vim
 
+from simulators.numbered import numbered
 from simulators.vsphere_client import Client
 from simulators.vsphere_server import VSphere
 
