@@ -18,7 +18,7 @@ from pyVmomi import vmodl
 from importers.vmware.connection import Connection
 from importers.vmware.faults import CUT, REFUSED, explain
 from importers.vmware.properties import values_of
-from pipeline.errors import FailbackError, TargetError, TargetUnavailable
+from pipeline.errors import FailbackError, TargetBusy, TargetError, TargetFull, TargetUnavailable, Unsupported
 from pipeline.target import Control
 
 RENEW_SECONDS = 15.0
@@ -51,7 +51,7 @@ class Received:
 
 
 class Lease:
-    """Inside its `with` block it is renewed; one that was not completed in it is aborted."""
+    """Once it is ready it is renewed, to the end of its `with` block; one that was not completed in it is aborted."""
 
     def __init__(self, connection: Connection, lease: Any, control: Control, about: str) -> None:
         self._connection, self._lease, self._control, self.about = connection, lease, control, about
@@ -68,13 +68,15 @@ class Lease:
         return str(self._lease._moId)
 
     def ready(self) -> Any:
-        """Waits until it is; its HttpNfcLeaseInfo. Reading `info` earlier is a fault."""
+        """Waits until it is; its HttpNfcLeaseInfo. Reading `info` earlier is a fault, and so is renewing."""
         while True:
             self._control.check()
             state = self._state()
             if state == "ready":
                 info = values_of(self._connection, self._lease, "info")["info"]
                 self._seconds = min(RENEW_SECONDS, max(1.0, float(info.leaseTimeout or 300) / 4))
+                self._thread = threading.Thread(target=self._renew, name=f"lease {self.id}", daemon=True)
+                self._thread.start()
                 return info
             if state in ("error", "done"):
                 raise self._failed()
@@ -95,8 +97,6 @@ class Lease:
         ]
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._renew, name=f"lease {self.id}", daemon=True)
-        self._thread.start()
         return self
 
     def __exit__(
@@ -117,6 +117,19 @@ class Lease:
         self._control.check()
         if self._broken.is_set():
             raise TargetUnavailable(f"{self.about}: {self._reason}", remedy=_AGAIN)
+
+    def told(self, error: TargetUnavailable) -> TargetError:
+        """What vSphere says about the end of the lease, where an upload saw no more than its `error`: that somebody
+        holds the disk, or that there is no room. What may be gone the next time stays TargetUnavailable."""
+        try:
+            if self._state() != "error":
+                return error
+            found = self._failed()
+        except _NO_MATTER:
+            return error  # it is gone, or nobody answers
+        if isinstance(found, (TargetBusy, TargetFull, TargetUnavailable, Unsupported)):
+            return found
+        return TargetUnavailable(found.message, remedy=found.remedy or error.remedy)
 
     def received(self) -> list[Received]:
         """Empty where the platform does not tell."""

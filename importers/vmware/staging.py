@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
 from collections.abc import Sequence
 
@@ -10,6 +12,7 @@ from pyVmomi import vim
 from importers.vmware import guard
 from importers.vmware.bulk import ATTEMPTS, import_disks, take_away
 from importers.vmware.connection import Connection
+from importers.vmware.faults import CUT
 from importers.vmware.find import MACHINE, NAME, SEQUENCE, SLOTS, Found, find, marker_of_slot
 from importers.vmware.folders import noted, sweep
 from importers.vmware.inventory import find_folder, find_site
@@ -17,15 +20,18 @@ from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import Plan, plan_machine
 from importers.vmware.spec import import_spec
+from importers.vmware.tasks import PATIENCE_SECONDS
 from importers.vmware.vm import Vm, destroy, look, options_of, put_marks, reconfigure
 from pipeline.catalogue import Point
 from pipeline.errors import LengthExceeded, TargetBusy, TargetMismatch, TargetUnavailable
 from pipeline.laps import Laps
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
-from pipeline.target import Context
+from pipeline.target import Context, Control
 from pipeline.wanted import Wanted
 
+PAUSES = (1.0, 30.0)
+"""Seconds before an import that was cut is begun again: a switch or a host that starts anew takes that long."""
 _TEMPORARY = "{name}.failback-{sequence}-{slot}"
 """Name of a machine while it is imported: the earlier one may still have the name that it gets."""
 
@@ -140,6 +146,8 @@ def _imported(
             break
         except (TargetUnavailable, TargetBusy, LengthExceeded) as error:
             level = 0 if isinstance(error, LengthExceeded) else level
+            if isinstance(error, TargetUnavailable) and attempt < ATTEMPTS:
+                _pause(connection, context.control, PAUSES[attempt - 1])
             rest = find(connection, found.marker, journal).rest
             # Busy by our own doing: what a dead command had asked for came to be only after we had looked.
             if attempt == ATTEMPTS or (isinstance(error, TargetBusy) and not rest):
@@ -160,6 +168,24 @@ def _imported(
         raise TargetMismatch(f"{name} is gone", remedy="somebody removed it: run the same command again")
     guard.note(connection, made, journal)
     return made, done
+
+
+def _pause(connection: Connection, control: Control, seconds: float) -> None:
+    """So long, and until vSphere answers again if it does within tasks.PATIENCE_SECONDS."""
+    service = vim.ServiceInstance("ServiceInstance", connection.content.propertyCollector._stub)
+    start = time.monotonic()
+    pause = threading.Event()
+    while True:
+        control.check()
+        passed = time.monotonic() - start
+        if passed >= seconds:
+            try:
+                connection.asked(service.CurrentTime)
+                return
+            except CUT:
+                if passed > seconds + PATIENCE_SECONDS:
+                    return  # what comes next says why
+        pause.wait(0.5)
 
 
 def rename(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,13 @@ def make_worker(connection: Connection, context: Context, options: VmwareOptions
     if own.host:
         host = choose("host", own.host, site.hosts, where=f"in {site.compute.name}", key="worker.host").object
     about = "cannot import the worker"
-    lease = opened(connection, lambda: pool.ImportVApp(import_spec(spec), folder.object, host), control, about)
-    journal.note(bulk.NOTE, json.dumps({"session": connection.session, "lease": lease.id}))
-    with lease:
+    noted = {"session": connection.session}
+    journal.note(bulk.NOTE, json.dumps(noted))
+    order = partial(pool.ImportVApp, import_spec(spec), folder.object, host)
+    with opened(connection, order, control, about) as lease:
         info = lease.ready()
+        noted |= {"lease": lease.id, "machine": str(info.entity._moId)}
+        journal.note(bulk.NOTE, json.dumps(noted))
         [url] = lease.urls(info)
         send(stream, url, connection, options, lease.check)
         if any(got.sha1 not in ("", stream.sha1()) for got in lease.received()):
