@@ -37,6 +37,11 @@ def build_spec(
     control: Control,
 ) -> Any:
     """One change, all of it or nothing, that may be made twice. Makes the isolated network when one is needed."""
+    if purpose == "rehearsal" and (named := [network.name for network in wanted.networks if network.name]):
+        raise TargetError(
+            f"a rehearsal of {vm.name} would be in the network {named[0]}",
+            remedy="rehearse with isolated adapters alone",
+        )
     choice = choose(connection, site, (), wanted, options)
     changes = [_removed(device) for device in vm.devices if isinstance(device, vim.vm.device.VirtualEthernetCard)]
     plugs = _plugs(connection, site, options, vm, wanted.networks, control)

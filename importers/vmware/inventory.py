@@ -77,6 +77,53 @@ def find_site(connection: Connection, options: VmwareOptions) -> Site:
     )
 
 
+def site_of(connection: Connection, machine: Any) -> Site:
+    """Where a machine is that exists: whatever the mapping says now. No hosts are listed."""
+    values = values_of(connection, machine, "resourcePool", "runtime.host", "parent")
+    pool, host = values.get("resourcePool"), values.get("runtime.host")
+    if pool is not None:
+        compute = values_of(connection, pool, "owner")["owner"]
+    elif host is not None:  # a template is in no pool
+        compute = values_of(connection, host, "parent")["parent"]
+    else:
+        raise NoChoice(
+            f"nothing tells where the machine {machine._moId} is", remedy="give the user System.View on its cluster"
+        )
+    datacenter = datacenter_of(connection, compute)
+    names = values_of_all(connection, [compute], "name", "resourcePool")[0]
+    folder = values_of(connection, datacenter.object, "vmFolder")["vmFolder"]
+    return Site(
+        datacenter=datacenter,
+        compute=Entity(compute, unquote(names.get("name", ""))),
+        hosts=(),
+        named_host=None,
+        pool=Entity(pool or names.get("resourcePool"), "Resources"),
+        vm_folder=Entity(folder, "vm"),
+    )
+
+
+def datacenter_of(connection: Connection, thing: Any) -> Entity:
+    """The datacenter that an object of the inventory is in."""
+    while thing is not None:
+        values = values_of(connection, thing, "name", "parent")
+        if isinstance(thing, vim.Datacenter):
+            return Entity(thing, unquote(values.get("name", "")))
+        thing = values.get("parent")
+    raise NoChoice("it is in no datacenter that we may see", remedy="give the user System.View on the datacenter")
+
+
+def path_of(connection: Connection, datacenter: Entity) -> str:
+    """Its inventory path: with the folders that it is in, names as vCenter keeps them."""
+    names: list[str] = []
+    thing = datacenter.object
+    while thing is not None:
+        values = values_of(connection, thing, "name", "parent")
+        if values.get("parent") is not None:  # the root has no place in paths
+            names.insert(0, str(values.get("name", "")))
+        thing = values.get("parent")
+    return "/".join(names) or datacenter.name
+
+
 def find_datacenter(connection: Connection, name: str) -> Entity:
     """By name or inventory path; empty: the only one."""
     if "/" in name:

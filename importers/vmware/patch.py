@@ -25,9 +25,10 @@ from importers.vmware.inventory import find_site
 from importers.vmware.machines import find_machine
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import plan_machine
+from importers.vmware.spec import meanwhile
 from importers.vmware.staging import differs, rename, staged, unchanged
 from importers.vmware.tasks import wait
-from importers.vmware.vm import Vm, destroy, look, put_marks
+from importers.vmware.vm import DISKS, Vm, destroy, disks_text, look, put_marks
 from importers.vmware.worker import Worker, ready_worker
 from manifests.entry import PackTable
 from manifests.manifest import Disk
@@ -106,7 +107,7 @@ def stage_by_worker(
     if old is not None:
         destroy(connection, old, control)
     rename(connection, context, found.marker, now, options, wanted)
-    return staged(connection, context, options, found.marker, done, wanted, laps)
+    return staged(connection, context, found.marker, done, wanted, laps)
 
 
 def forecast_worker(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
@@ -186,7 +187,7 @@ def _create(
     """With empty disks. A lost answer makes no second one: it is looked for."""
     plan = plan_machine(connection, point.manifest, wanted, options)
     marker = marker_of_slot(found.marker, slot)
-    name = wanted.name if found.vm is None else f"{wanted.name}.failback-{point.manifest.sequence}-{slot}"
+    name = wanted.name if found.vm is None else meanwhile(wanted.name, point.manifest.sequence, slot)
     plan.make_folders(connection, wanted.name, marker, context.journal(found.marker))
     spec = plan.spec(wanted.name, marker, found.marker, {f"failback.{STAGING}": EMPTY}, meanwhile=name)
     about = f"cannot create the machine {name}"
@@ -218,7 +219,7 @@ def _begun(connection: Connection, context: Context, found: Found, vm: Vm, point
     else:
         held = int(vm.marks.get(SEQUENCE, 0))
     attempt = Attempt(sequence, secrets.token_hex(8), held)
-    put_marks(connection, vm.object, context.control, {STAGING: attempt.text(), SEQUENCE: ""})
+    put_marks(connection, vm.object, context.control, {STAGING: attempt.text(), SEQUENCE: "", DISKS: disks_text(vm)})
     guard.note(connection, _now(connection, vm.object), journal)
     return attempt
 

@@ -25,6 +25,7 @@ from importers.vmware.placing import Placement, place_disks, space, streams
 from importers.vmware.policies import find_policy, fitting
 from importers.vmware.privileges import For, Where, check_privileges, root_of
 from importers.vmware.properties import values_of
+from importers.vmware.spec import LONGEST_NAME
 from importers.vmware.uploads import findings_of, try_doors
 from importers.vmware.wiring import wiring
 from manifests.manifest import Manifest
@@ -36,18 +37,18 @@ from pipeline.wanted import Wanted
 OLDEST = (6, 7)
 """vSphere that the API calls of ours exist in."""
 SKEW_SECONDS = 60.0
-LONGEST_NAME = 80
 _FREE = ("esxbasic", "esxfree", "free")
 """Editions, as far as known."""
 
 
 def platform(connection: Connection, options: VmwareOptions) -> list[Finding]:
     """What is missing whatever the machine: login, licence, clock, site, rights, ways for uploads."""
+    found: list[Finding] = []
     try:
         about = connection.content.about
         site = find_site(connection, options)
         check_usable(site)
-        found = [Finding("note", "vSphere", f"{about.fullName or about.name} at {connection.name}")]
+        found.append(Finding("note", "vSphere", f"{about.fullName or about.name} at {connection.name}"))
         found += [*_version(connection), *_licence(connection), *_clock(connection)]
         found += findings_of(try_doors(connection, options, site), worker=options.worker.wanted)
         objects: list[tuple[Where, Entity]] = [("folder", site.vm_folder)]
@@ -57,7 +58,7 @@ def platform(connection: Connection, options: VmwareOptions) -> list[Finding]:
         found += _rights(connection, options, site, objects)
         found += _worker(connection, options, site)
     except FailbackError as error:
-        return [_as_finding("vSphere", error)]
+        found.append(_as_finding("vSphere", error))
     return found
 
 
@@ -71,11 +72,12 @@ def machine(
 ) -> list[Finding]:
     """What is wrong or doubtful with this machine at this site. `marker`: of the machine (its instance UUID), where it
     may be there already; what it holds is then not counted twice, and its own name and addresses are no conflict."""
+    found: list[Finding] = []
     try:
         site = find_site(connection, options)
         check_usable(site)
         ours = find_machine(connection, marker) if marker is not None else None
-        found = [*_version(connection), *_licence(connection), *_clock(connection)]
+        found += [*_version(connection), *_licence(connection), *_clock(connection)]
         found += findings_of(try_doors(connection, options, site), worker=options.worker.wanted)
         environment = look_around(connection, site, options.version)
         if options.version and environment.versions and environment.version not in environment.versions:
@@ -109,7 +111,7 @@ def machine(
         if ours is not None:
             found += adoption_findings(connection, ours, ours=(layer.NAME,))
     except FailbackError as error:
-        return [_as_finding("vSphere", error)]
+        found.append(_as_finding("vSphere", error))
     return found
 
 
@@ -220,7 +222,7 @@ def _name(connection: Connection, folder: Entity, name: str, ours: Any) -> Itera
 def _rights(
     connection: Connection, options: VmwareOptions, site: Site, objects: Sequence[tuple[Where, Entity]]
 ) -> Iterator[Finding]:
-    purposes: list[For] = ["guest", "cleaning"]
+    purposes: list[For] = ["cleaning"]
     if options.worker.wanted:
         purposes.append("worker")
     if not options.isolated:

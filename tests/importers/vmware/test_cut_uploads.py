@@ -168,7 +168,7 @@ def test_lines_that_are_reset_for_a_while_are_waited_for(harness: Lined, server:
 
 def test_a_lease_that_fails_at_99_percent_is_begun_again(harness: Lined, server: VSphere) -> None:
     server.rule("lease", "fault", at=99, fault="SystemError", text="the host lost the disk")
-    server.rule("nfc", "delay", at=100 * KIB, milliseconds=1500, times=2)
+    server.rule("nfc", "delay", at=100 * KIB, milliseconds=int(LEASE_SECONDS * 500), times=2)
     done = stage(harness)
     assert server.rules()[0]["fired"] == 1, "the lease did not fail"
     assert server.report()["calls"]["ImportVApp"] == 2
@@ -372,7 +372,7 @@ def test_a_disk_that_is_locked_is_told_at_every_step_and_the_next_command_goes_o
 ) -> None:
     """As by a backup that has it plugged into its own machine."""
     server.rule("lease", "fault", at=0, fault="FileLocked", times=-1)
-    server.rule("nfc", "delay", at=100 * KIB, milliseconds=1500, times=-1)
+    server.rule("nfc", "delay", at=100 * KIB, milliseconds=int(LEASE_SECONDS * 500), times=-1)
     with pytest.raises(FailbackError, match="locked") as caught:
         stage(harness)
     is_clear(caught.value)
