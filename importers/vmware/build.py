@@ -72,18 +72,25 @@ def _plugs(
     """One for each adapter: what it is in, and whether its cable is plugged in. vSphere makes no adapter that is in no
     network: where there is no isolated one it is in any other with its cable pulled."""
     plugs: list[tuple[Any, bool]] = []
+    alone: tuple[Any, bool] | None = None
     for network in networks:
         if network.name is not None:
             plugs.append((backing_of(connection, find_network(connection, site, network.name)), True))
             continue
-        apart = isolated_network(connection, site, options, vm, control)
-        anywhere = apart or next(iter(all_networks(connection, site)), None)
-        if anywhere is None:
-            raise TargetError(
-                f"{site.compute.name} has no network for the adapters of {vm.name}", remedy="make a port group there"
-            )
-        plugs.append((backing_of(connection, anywhere), apart is not None))
+        alone = alone or _alone(connection, site, options, vm, control)
+        plugs.append(alone)
     return plugs
+
+
+def _alone(connection: Connection, site: Site, options: VmwareOptions, vm: Vm, control: Control) -> tuple[Any, bool]:
+    """What an isolated adapter is in, and whether its cable is plugged in."""
+    apart = isolated_network(connection, site, options, vm, control)
+    anywhere = apart or next(iter(all_networks(connection, site)), None)
+    if anywhere is None:
+        raise TargetError(
+            f"{site.compute.name} has no network for the adapters of {vm.name}", remedy="make a port group there"
+        )
+    return backing_of(connection, anywhere), apart is not None
 
 
 def _serial(connection: Connection, options: VmwareOptions, vm: Vm, purpose: Purpose) -> list[Any]:

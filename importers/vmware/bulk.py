@@ -59,7 +59,8 @@ def import_disks(
     *,
     level: int = 0,
 ) -> tuple[Any, list[DiskRestored]]:
-    """The machine (vim.VirtualMachine), whole but not yet marked so, and what was sent. `order` asks for the lease.
+    """The machine (vim.VirtualMachine), whole but not yet marked so, and what was sent. `order` asks for the lease. The
+    note that it is our own import stays until the caller has marked it.
 
     Raises TargetUnavailable when line or lease is lost, and whatever the host refuses; what was made is gone then.
     """
@@ -75,7 +76,6 @@ def import_disks(
         targets = _matched(lease.urls(info), slots, about)
         done = _sent(connection, context, options, lease, point, targets, level)
         lease.complete()
-    journal.note(NOTE, "")
     return info.entity, done
 
 

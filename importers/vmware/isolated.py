@@ -7,6 +7,7 @@ by name, and others may be in it. Where we may not make one the adapters' cables
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from pyVmomi import vim, vmodl
@@ -24,6 +25,8 @@ from pipeline.target import Control
 
 NAME = OWN_ISOLATED
 PORTS = 128
+LOOKS = 10
+"""A second apart, for a network that was just made."""
 
 
 def isolated_network(
@@ -42,9 +45,18 @@ def isolated_network(
         why = explain(fault, f"cannot make a network without uplink for {vm.name}")
         control.tell(f"{why.message}; the cables of its adapters are pulled (name one with `isolated` in the options)")
         return None
-    there = [n for n in all_networks(connection, site) if n.name == NAME and n.kind == "standard"]
-    ours = [n for n in there if not n.hosts or str(host._moId) in n.hosts]
-    return _without_uplink(connection, site, ours[0]) if ours else None
+    pause = threading.Event()
+    for _ in range(LOOKS):
+        for network in all_networks(connection, site):
+            here = not network.hosts or str(host._moId) in network.hosts
+            if network.name == NAME and network.kind == "standard" and here:
+                return _without_uplink(connection, site, network)
+        control.check()
+        pause.wait(1.0)  # vCenter learns of it from the host
+    control.tell(
+        f"the network {NAME} that was made for {vm.name} does not appear; the cables of its adapters are pulled"
+    )
+    return None
 
 
 def _without_uplink(connection: Connection, site: Site, network: PortGroup) -> PortGroup:

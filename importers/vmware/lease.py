@@ -13,12 +13,20 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from pyVmomi import vmodl
+from pyVmomi import vim, vmodl
 
 from importers.vmware.connection import Connection
 from importers.vmware.faults import CUT, REFUSED, explain
 from importers.vmware.properties import values_of
-from pipeline.errors import FailbackError, TargetBusy, TargetError, TargetFull, TargetUnavailable, Unsupported
+from pipeline.errors import (
+    FailbackError,
+    TargetBusy,
+    TargetError,
+    TargetFull,
+    TargetMismatch,
+    TargetUnavailable,
+    Unsupported,
+)
 from pipeline.target import Control
 
 RENEW_SECONDS = 15.0
@@ -118,9 +126,11 @@ class Lease:
         if self._broken.is_set():
             raise TargetUnavailable(f"{self.about}: {self._reason}", remedy=_AGAIN)
 
-    def told(self, error: TargetUnavailable) -> TargetError:
-        """What vSphere says about the end of the lease, where an upload saw no more than its `error`: that somebody
-        holds the disk, or that there is no room. What may be gone the next time stays TargetUnavailable."""
+    def told(self, error: TargetError) -> TargetError:
+        """What vSphere says about the end of the lease, where a call or an upload saw no more than its `error`: that
+        somebody holds the disk, or that there is no room. What may be gone the next time is TargetUnavailable."""
+        if isinstance(error, TargetMismatch):  # it went with its session
+            return TargetUnavailable(f"{self.about}: its lease is gone", remedy=_AGAIN)
         try:
             if self._state() != "error":
                 return error
@@ -138,7 +148,8 @@ class Lease:
         except vmodl.fault.MethodNotFound:
             return []
         except (REFUSED, *CUT) as fault:
-            raise explain(fault, f"{self.about}: cannot ask what the host received") from fault
+            error = explain(fault, f"{self.about}: cannot ask what the host received")
+            raise self.told(error) if isinstance(error, TargetError) else error from fault
         return [
             Received(str(e.key), str(e.sha1 or "").lower(), int(e.size or 0), int(e.capacity or 0))
             for e in entries or ()
@@ -149,12 +160,16 @@ class Lease:
         """The machine is whole. When the answer is lost the lease's state tells."""
         try:
             self._connection.order(self._lease.HttpNfcLeaseComplete, self.about)
-        except TargetUnavailable:
+        except TargetUnavailable as error:
+            if isinstance(error.__cause__, vim.fault.NotAuthenticated):
+                raise  # it had no effect, and the lease is not found because it went with its session
             try:
                 if self._state() != "done":
                     raise
             except vmodl.fault.ManagedObjectNotFound:
                 pass  # a lease that is done is soon forgotten; whether the machine is there is looked at next
+        except TargetError as error:
+            raise self.told(error) from error
         self._done = True
         self._ended.set()
 

@@ -215,7 +215,7 @@ def _name(connection: Connection, folder: Entity, name: str, ours: Any) -> Itera
     other = machine_called(connection, folder, name)
     if other is not None and other != ours:
         message = f"there is a machine or folder called {name!r} in the folder {folder.name} already"
-        remedy = "give this one another `name:` or `folder:`, or take that one over with --adopt"
+        remedy = "give this one another `name:` or `folder:` in the mapping, or rename that one"
         yield Finding("error", "name", message, remedy)
 
 

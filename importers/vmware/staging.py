@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pyVmomi import vim
 
 from importers.vmware import guard
-from importers.vmware.bulk import ATTEMPTS, import_disks, take_away
+from importers.vmware.bulk import ATTEMPTS, NOTE, import_disks, take_away
 from importers.vmware.connection import Connection
 from importers.vmware.faults import CUT
 from importers.vmware.find import MACHINE, NAME, SEQUENCE, SLOTS, Found, find, marker_of_slot
@@ -166,6 +166,7 @@ def _imported(
         DISKS: disks_text(made),
     }
     put_marks(connection, machine, context.control, marks)
+    journal.note(NOTE, "")
     made = look(connection, machine)
     if made is None:
         raise TargetMismatch(f"{name} is gone", remedy="somebody removed it: run the same command again")

@@ -91,9 +91,9 @@ def make_worker(connection: Connection, context: Context, options: VmwareOptions
                 f"the host received other bytes for {stream.name} than were sent", remedy="run the same command again"
             )
         lease.complete()
-    journal.note(bulk.NOTE, "")
     machine = info.entity
     put_marks(connection, machine, control, {COMPLETE: "whole"})
+    journal.note(bulk.NOTE, "")
     _stay(connection, context, site, machine)
     return machine
 

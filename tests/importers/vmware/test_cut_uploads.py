@@ -175,7 +175,10 @@ def test_a_lease_that_fails_at_99_percent_is_begun_again(harness: Lined, server:
     is_whole(harness, done)
 
 
-def test_a_host_that_turns_uploads_away_is_asked_again_and_told_in_the_end(harness: Lined, server: VSphere) -> None:
+def test_a_host_that_turns_uploads_away_is_asked_again_and_told_in_the_end(
+    harness: Lined, server: VSphere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "PAUSES", (0.1, 0.1))
     server.rule("nfc", "status", status=401, times=6)
     with pytest.raises(TargetUnavailable, match="HTTP 401") as caught:
         stage(harness)
@@ -199,6 +202,23 @@ def test_a_session_that_an_administrator_ends_takes_the_lease_and_a_new_one_brin
 ) -> None:
     is_whole(harness, disturbed(harness, server.end_sessions).result(60))
     assert server.report()["calls"]["ImportVApp"] == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        ("HttpNfcLeaseComplete", "NotAuthenticated"),
+        ("HttpNfcLeaseComplete", "ManagedObjectNotFound"),
+        ("HttpNfcLeaseGetManifest", "NotAuthenticated"),
+    ],
+)
+def test_a_lease_that_is_lost_after_the_last_byte_is_not_taken_for_completed(
+    harness: Lined, server: VSphere, method: str, fault: str
+) -> None:
+    server.rule(method, "fault", fault=fault)
+    done = stage(harness)
+    assert server.report()["calls"]["ImportVApp"] == 2
+    is_whole(harness, done)
 
 
 def test_a_controller_that_sleeps_for_longer_than_the_lease_begins_again(harness: Lined, server: VSphere) -> None:
@@ -328,15 +348,16 @@ def test_a_lease_that_cannot_be_noted_any_more_is_given_back(
     is_whole(harness, stage(harness))
 
 
-def test_our_own_folder_that_is_full_after_an_upload_leaves_nothing_that_counts(
+def test_our_own_folder_that_is_full_after_an_upload_leaves_nothing_that_is_trusted(
     harness: Lined, server: VSphere, small_state: Callable[[], Callable[[], None]]
 ) -> None:
     free: list[Callable[[], None]] = []
     with pytest.raises(TargetFull):
         disturbed(harness, lambda: free.append(small_state())).result(60)
     with harness.open() as importer:
-        place = importer.find(harness.marker)
-        assert place is None or place.stage is None
+        place = harness.found(importer)
+        assert place.stage is not None, "the upload was whole, and is marked so"
+        assert importer.check(place.stage), "nothing could be noted of it"
     free[0]()
     is_whole(harness, stage(harness))
 

@@ -17,8 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from contract.vmware import VmwareHarness
 from pyVmomi import vim
 
+from importers.vmware import isolated
 from importers.vmware.vm import DISKS, VirtualDisk, Vm, strangers
 from pipeline.errors import TargetBusy, TargetError
+from pipeline.home.control import Controller
 from pipeline.target import Intent, Stage
 
 
@@ -77,9 +79,11 @@ def is_one_machine(harness: VmwareHarness) -> None:
     ["B\u00fcro 50% / DMZ\\\u6771\u4eac", "x" * 80, "100%", "a/b"],
     ids=["everything", "80 characters", "per cent", "slash"],
 )
-def test_a_machine_may_have_any_name_that_vsphere_takes(harness: VmwareHarness, name: str) -> None:
+def test_a_machine_may_have_any_name_that_vsphere_takes(harness: VmwareHarness, server: VSphere, name: str) -> None:
     stage(harness, name=name)
+    server.forget()
     assert [disk.mode for disk in stage(harness, name=name).disks] == ["unchanged"] * 2
+    assert "ReconfigVM_Task" not in server.report()["calls"], "it has its name"
     with harness.open() as importer:
         found = importer.preflight(harness.point(), harness.wanted(name=name), Intent("production", boots=True))
         assert [f for f in found if f.severity == "error"] == []
@@ -240,6 +244,36 @@ def test_a_port_group_of_our_name_that_has_a_way_out_is_not_taken_for_isolated(
             system = client.get(host, "configManager.networkSystem")
             if "failback-isolated" in [switch.name for switch in client.get(host, "config.network.vswitch")]:
                 system.RemoveVirtualSwitch("failback-isolated")
+
+
+def test_a_network_of_ours_that_appears_late_is_waited_for_and_one_that_does_not_pulls_the_cables(
+    harness: VmwareHarness, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vCenter learns of it from the host."""
+    real, looks = isolated.all_networks, 0
+
+    def late(*given: Any) -> list[Any]:
+        nonlocal looks
+        looks += 1
+        return [network for network in real(*given) if network.name != isolated.NAME or looks > 2]
+
+    monkeypatch.setattr(isolated, "all_networks", late)
+    rehearse(harness)
+    assert networks_of(client, ours(harness, client)) == ["failback-isolated"]
+    removed(harness)
+    looks = -100
+    monkeypatch.setattr(isolated, "LOOKS", 1)
+    told: list[str] = []
+    stage(harness)
+    with harness.open(Controller(tell=told.append)) as importer:
+        place = harness.found(importer)
+        assert place.stage is not None
+        importer.build(place, place.stage, harness.wanted().rehearsal(), "rehearsal")
+    assert any("does not appear" in text for text in told), told
+    devices = client.get(ours(harness, client), "config.hardware.device")
+    [card] = [device for device in devices if isinstance(device, vim.vm.device.VirtualEthernetCard)]
+    assert not card.connectable.startConnected
+    assert not card.connectable.allowGuestControl
 
 
 class Named(VmwareHarness):
