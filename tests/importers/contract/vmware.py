@@ -19,7 +19,7 @@ from transfer.killing import in_child, kill_at
 from transfer.support import poke
 
 from contract.harness import Harness
-from importers.vmware import bulk
+from importers.vmware import bulk, isolated, layer, patch, staging, target
 from importers.vmware.connection import Connection
 from importers.vmware.target import VmwareImporter
 from pipeline.agent.controller import Agents
@@ -28,7 +28,15 @@ from pipeline.store.address import open_store
 from pipeline.store.base import Store
 from pipeline.target import Context, Importer, Place, Stage
 
-DANGER: list[tuple[Any, str]] = [(Connection, "order"), (bulk, "send"), (bulk.Lease, "complete")]
+DANGER: list[tuple[Any, str]] = [
+    (Connection, "order"),
+    (bulk, "send"),
+    (bulk.Lease, "complete"),
+    *((module, "destroy") for module in (bulk, staging, patch, target)),
+    (layer, "remove"),
+    (isolated, "_make"),
+]
+"""What changes something there."""
 PASSWORD = "FAILBACK_VMWARE_PASSWORD"
 
 
