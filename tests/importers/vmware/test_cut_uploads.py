@@ -4,6 +4,7 @@ what was half made. One stand-in for all; its leases live 3 s, which can be made
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import shutil
 import signal
@@ -11,11 +12,13 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from simulators.vsphere_server import VSphere, run_vsphere
@@ -430,3 +433,32 @@ def test_a_disk_that_is_locked_is_told_at_every_step_and_the_next_command_goes_o
         assert "backup" in f"{error.message} {error.remedy}"
         is_clear(error)
     assert harness.things() == []
+
+
+def test_neither_password_nor_cookie_nor_ticket_is_in_logs_or_messages(
+    harness: Lined, server: VSphere, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(staging, "PAUSES", (0.1, 0.1))
+    secrets, sessions = {server.password}, set[str]()
+    real = bulk.send
+
+    def send(stream: Any, target: Any, connection: Any, *more: Any) -> None:
+        secrets.add(urlsplit(target.url).path.split("/")[2])
+        sessions.add(connection.cookie().partition("=")[2].strip('"'))
+        secrets.update(sessions)
+        real(stream, target, connection, *more)
+
+    monkeypatch.setattr(bulk, "send", send)
+    server.rule("nfc", "status", status=401, times=4)
+    server.rule("nfc", "status", status=400, times=-1)
+    told: list[str] = []
+    with caplog.at_level(logging.DEBUG), pytest.raises(FailbackError) as caught:
+        stage(harness, Controller(tell=told.append))
+    server.clear_rules()
+    assert len(secrets) >= 5, "not every secret was seen"
+    told += [str(caught.value), "".join(traceback.format_exception(caught.value)), caplog.text]
+    text = "\n".join(told)
+    assert [secret for secret in secrets if secret in text] == []
+    [notes] = (harness.root / "state").rglob("notes.json")
+    assert [secret for secret in secrets - sessions if secret in notes.read_text()] == []
+    assert notes.parent.stat().st_mode & 0o077 == 0, "the session that is to be ended stands there"
