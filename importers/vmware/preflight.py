@@ -21,7 +21,7 @@ from importers.vmware.inventory import Entity, Site, check_usable, find_folder, 
 from importers.vmware.machines import find_machine, machine_called
 from importers.vmware.networks import all_networks
 from importers.vmware.options import VmwareOptions
-from importers.vmware.placing import Placement, place_disks, space, streams
+from importers.vmware.placing import Placement, fitting_hosts, place_disks, space, streams
 from importers.vmware.policies import find_policy, fitting
 from importers.vmware.privileges import For, Where, check_privileges, root_of
 from importers.vmware.properties import values_of
@@ -97,6 +97,7 @@ def machine(
             held_by(connection, ours) if options.worker.wanted else None,
         )
         found += streams(manifest.disks, worker=options.worker.wanted)
+        found += _together(connection, site, placements, [card.network for card in choice.cards if card.network])
         found += _policy(connection, options, placements)
         found += _devices(wanted)
         folder = _folder(connection, site, wanted.folder, found)
@@ -166,6 +167,16 @@ def _hosts(site: Site, cpus: int, memory: int) -> Iterator[Finding]:
     if largest and memory > largest:
         message = f"{memory >> 20} MiB are wanted; the largest usable host has {largest >> 20} MiB"
         yield Finding("error", "memory", message, "lower `memory:` in the mapping, or name another cluster or host")
+
+
+def _together(
+    connection: Connection, site: Site, placements: Sequence[Placement], networks: Sequence[str]
+) -> Iterator[Finding]:
+    stores = [placed.datastore for placed in placements]
+    try:
+        fitting_hosts(site, stores, [network for network in all_networks(connection, site) if network.name in networks])
+    except NoChoice as error:
+        yield Finding("error", "host", error.message, error.remedy)
 
 
 def _pool(connection: Connection, site: Site, memory: int) -> Iterator[Finding]:

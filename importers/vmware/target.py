@@ -28,7 +28,7 @@ from importers.vmware.options import VmwareOptions, connection_differs, parse_op
 from importers.vmware.patch import forecast_worker, prepare_machine, release, stage_by_worker
 from importers.vmware.staging import forecast_bulk, stage_bulk, tidy
 from importers.vmware.trial import Trial
-from importers.vmware.vm import Vm, destroy, look, put_marks, reconfigure
+from importers.vmware.vm import Vm, check_own, destroy, look, put_marks, reconfigure
 from importers.vmware.worker import find_worker
 from pipeline.catalogue import Point
 from pipeline.errors import TargetBusy, TargetError, TargetMismatch, Unsupported, UsageError
@@ -136,6 +136,8 @@ class VmwareImporter:
                 f"{found.vm.name} has a snapshot that is not ours: {others[0]!r}",
                 remedy="remove it in the vSphere client, or wait until the backup job that took it has done so",
             )
+        if found.vm is not None:
+            check_own(found.vm)
         options = _options(wanted)
         if options.worker.wanted:
             return stage_by_worker(self._connection, self._context, options, found, point, wanted)

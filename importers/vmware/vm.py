@@ -165,14 +165,19 @@ def strangers(vm: Vm) -> list[VirtualDisk]:
     return [disk for disk in vm.disks if ours not in disk.base.lower() and disk.uuid not in known]
 
 
+def check_own(vm: Vm) -> None:
+    """Raises TargetBusy when there is a disk in it that is none of ours: it would go with the machine."""
+    if others := strangers(vm):
+        raise TargetBusy(
+            f"somebody plugged {others[0].base} into {vm.name}: it would be deleted with the machine",
+            remedy="unplug it in the vSphere client (without deleting its files), then run the same command again",
+        )
+
+
 def destroy(connection: Connection, vm: Vm, control: Control) -> None:
     """With its disks. One that is gone already is gone. Raises TargetBusy while something holds it, and when there is a
     disk in it that is none of ours: vSphere would delete that too."""
-    if others := strangers(vm):
-        raise TargetBusy(
-            f"the machine {vm.name} is not removed: somebody plugged {others[0].base} into it, which would go too",
-            remedy="unplug it in the vSphere client (without deleting its files), then run the same command again",
-        )
+    check_own(vm)
     about = f"cannot remove the machine {vm.name}"
     try:
         task = connection.asked(vm.object.Destroy_Task)

@@ -73,7 +73,7 @@ def make_worker(connection: Connection, context: Context, options: VmwareOptions
     spec.annotation = "failback's worker: writes other machines' disks. It holds nothing, and may be removed."
     folder = find_folder(connection, site, own.folder)
     pool = find_pool(connection, site.compute, own.pool).object if own.pool else site.pool.object
-    host = host_of(connection, site)
+    host = host_of(connection, site, [datastore], [own.network])
     if own.host:
         host = choose("host", own.host, site.hosts, where=f"in {site.compute.name}", key="worker.host").object
     about = "cannot import the worker"

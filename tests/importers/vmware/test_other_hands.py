@@ -164,6 +164,7 @@ def test_a_disk_that_somebody_plugged_in_is_never_deleted(harness: VmwareHarness
             with pytest.raises(TargetBusy, match=r"\[LocalDS_0\] data/") as caught:
                 again()
             assert "unplug" in (caught.value.remedy or "")
+        assert harness.server.report()["calls"]["ImportVApp"] == 1, "it is told before anything is sent again"
         assert theirs.backing.fileName in harness.server.report()["disks"]
         for vm in client.all(vim.VirtualMachine):
             for disk in disks_of(client, vm):
