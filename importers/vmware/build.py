@@ -18,6 +18,7 @@ from importers.vmware.observe import serial_of
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import choose
 from importers.vmware.properties import values_of
+from importers.vmware.spec import tried_name
 from importers.vmware.vm import Vm, options_of
 from pipeline.errors import TargetError
 from pipeline.place import Purpose
@@ -49,7 +50,7 @@ def build_spec(
         changes.append(_added(device_of(-100 - number, card, backing, connected=connected)))
     changes += _serial(connection, options, vm, purpose)
     return vim.vm.ConfigSpec(
-        name=wanted.name,
+        name=tried_name(wanted.name) if purpose == "rehearsal" else wanted.name,
         numCPUs=choice.cpus,
         numCoresPerSocket=choice.cores,
         memoryMB=choice.memory >> 20,

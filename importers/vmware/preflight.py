@@ -25,7 +25,7 @@ from importers.vmware.placing import Placement, fitting_hosts, place_disks, spac
 from importers.vmware.policies import find_policy, fitting
 from importers.vmware.privileges import For, Where, check_privileges, root_of
 from importers.vmware.properties import values_of
-from importers.vmware.spec import LONGEST_NAME
+from importers.vmware.spec import LONGEST_NAME, tried_name
 from importers.vmware.uploads import findings_of, try_doors
 from importers.vmware.wiring import wiring
 from manifests.manifest import Manifest
@@ -101,7 +101,8 @@ def machine(
         found += _policy(connection, options, placements)
         found += _devices(wanted)
         folder = _folder(connection, site, wanted.folder, found)
-        found += _name(connection, folder, wanted.name, ours)
+        name = tried_name(wanted.name) if intent.purpose == "rehearsal" else wanted.name
+        found += _name(connection, folder, name, ours)
         found += wiring(connection, site, choice.cards, options, ours)
         found += _pool(connection, site, choice.memory) if intent.boots else []
         objects: list[tuple[Where, Entity]] = [("folder", folder)]

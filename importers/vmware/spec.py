@@ -54,6 +54,11 @@ def meanwhile(name: str, sequence: int, slot: int) -> str:
     return f"{name[: LONGEST_NAME - len(tail)]}{tail}"
 
 
+def tried_name(name: str) -> str:
+    """Name of a machine that is only tried out: its own name may fill all the room, and more is put behind it."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 10] + name[-10:]
+
+
 def home_of(name: str, marker: uuid.UUID) -> str:
     """Folder and beginning of the file names of a machine: unique, and readable for whoever finds them. Disks on two
     datastores would otherwise have one name, and one address when they are uploaded."""

@@ -93,6 +93,14 @@ def test_a_machine_may_have_any_name_that_vsphere_takes(harness: VmwareHarness, 
     with harness.open() as importer:
         place = harness.found(importer)
         assert place.stage is not None
+        tried = harness.wanted(2, name=name).rehearsal()
+        found = importer.preflight(harness.point(2), tried, Intent("rehearsal", boots=True))
+        assert [f for f in found if f.severity == "error"] == []
+        build = importer.build(place, place.stage, tried, "rehearsal")
+        assert (build.name, importer.build(place, place.stage, tried, "rehearsal")) == (tried.name, build)
+        importer.finish(harness.found(importer), build, keep=False)
+        place = harness.found(importer)
+        assert place.stage is not None
         build = importer.build(place, place.stage, harness.wanted(2, name=name), "production")
         assert build.name == name
         importer.boot(build, build.networks)
