@@ -65,7 +65,7 @@ def import_disks(
     Raises TargetUnavailable when line or lease is lost, and whatever the host refuses; what was made is gone then.
     """
     about = f"cannot import {point.manifest.label}"
-    noted = {"session": connection.session}
+    noted = note_of(connection)
     journal.note(NOTE, json.dumps(noted))
     with opened(connection, order, context.control, about) as lease:
         noted["lease"] = lease.id
@@ -77,6 +77,11 @@ def import_disks(
         done = _sent(connection, context, options, lease, point, targets, level)
         lease.complete()
     return info.entity, done
+
+
+def note_of(connection: Connection) -> dict[str, str]:
+    """What is noted before a lease is asked for."""
+    return {"session": connection.session, **({"borrowed": "yes"} if connection.borrowed else {})}
 
 
 def _sent(
@@ -225,7 +230,7 @@ def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control
         destroy(connection, vm, control)  # no lease holds it
         return
     noted = json.loads(journal.get(NOTE) or "{}")
-    if noted and noted["session"] != connection.session:
+    if noted and noted["session"] != connection.session and "borrowed" not in noted:
         connection.end_session(noted["session"])
     if noted.get("machine") == vm.id or noted.get("session") == connection.session:
         _cancel(connection, vm)

@@ -143,19 +143,20 @@ def find_pool(connection: Connection, compute: Entity, name: str) -> Entity:
         below = values_of(connection, pool.object, "resourcePool").get("resourcePool", [])
         names = values_of_all(connection, list(below), "name")
         there = [Entity(o, unquote(v.get("name", ""))) for o, v in zip(below, names, strict=True)]
-        pool = choose("resource pool", part, there, where=f"in {pool.name}", key="pool")
+        pool = choose("resource pool", unquote(part), there, where=f"in {pool.name}", key="pool")
     return pool
 
 
 def find_folder(connection: Connection, site: Site, path: str) -> Entity:
-    """Machine folder by path below the datacenter's; empty: that itself. Raises NoChoice."""
+    """Machine folder by path below the datacenter's (a slash in a name is %2f there); empty: that itself. Raises
+    NoChoice."""
     folder = site.vm_folder
     for part in (part for part in path.split("/") if part):
         below = values_of(connection, folder.object, "childEntity").get("childEntity", [])
         below = [child for child in below if isinstance(child, vim.Folder)]
         names = values_of_all(connection, below, "name")
         there = [Entity(o, unquote(v.get("name", ""))) for o, v in zip(below, names, strict=True)]
-        folder = choose("folder", part, there, where=f"in the machine folder {folder.name}", key="folder")
+        folder = choose("folder", unquote(part), there, where=f"in the machine folder {folder.name}", key="folder")
     return folder
 
 

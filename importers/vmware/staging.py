@@ -12,7 +12,7 @@ from pyVmomi import vim
 from importers.vmware import guard
 from importers.vmware.bulk import ATTEMPTS, NOTE, import_disks, take_away
 from importers.vmware.connection import Connection
-from importers.vmware.faults import CUT
+from importers.vmware.faults import CUT, REFUSED
 from importers.vmware.find import MACHINE, NAME, SEQUENCE, SLOTS, Found, find, marker_of_slot
 from importers.vmware.folders import noted, sweep
 from importers.vmware.inventory import Entity, find_folder, find_site
@@ -23,13 +23,14 @@ from importers.vmware.spec import import_spec, meanwhile
 from importers.vmware.tasks import PATIENCE_SECONDS
 from importers.vmware.vm import DISKS, Vm, destroy, disks_text, look, options_of, put_marks, reconfigure
 from pipeline.catalogue import Point
-from pipeline.errors import LengthExceeded, TargetBusy, TargetMismatch, TargetUnavailable
+from pipeline.errors import FailbackError, LengthExceeded, TargetBusy, TargetMismatch, TargetUnavailable
 from pipeline.laps import Laps
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
 from pipeline.target import Context, Control
 from pipeline.wanted import Wanted
 
+_NOT_YET: tuple[type[Exception], ...] = (REFUSED, FailbackError, *CUT)
 PAUSES = (1.0, 30.0)
 """Seconds before an import that was cut is begun again: a switch or a host that starts anew takes that long."""
 
@@ -196,7 +197,7 @@ def _pause(connection: Connection, control: Control, seconds: float) -> None:
             try:
                 connection.asked(service.CurrentTime)
                 return
-            except CUT:
+            except _NOT_YET:
                 if passed > seconds + PATIENCE_SECONDS:
                     return  # what comes next says why
         pause.wait(0.5)

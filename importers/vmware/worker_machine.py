@@ -77,7 +77,7 @@ def make_worker(connection: Connection, context: Context, options: VmwareOptions
     if own.host:
         host = choose("host", own.host, site.hosts, where=f"in {site.compute.name}", key="worker.host").object
     about = "cannot import the worker"
-    noted = {"session": connection.session}
+    noted = bulk.note_of(connection)
     journal.note(bulk.NOTE, json.dumps(noted))
     order = partial(pool.ImportVApp, import_spec(spec), folder.object, host)
     with opened(connection, order, control, about) as lease:

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from simulators.vsphere_client import log_in
 from simulators.vsphere_server import VSphere, run_vsphere
 from simulators.wire import Wire
 
@@ -295,6 +296,41 @@ def test_a_half_made_machine_that_nobody_completes_is_taken_away_when_its_lease_
     assert [thing.partition(" ")[0] for thing in harness.things()] == ["disk", "disk", "machine"]
     shutil.rmtree(harness.root / "state")
     is_whole(harness, stage(harness))
+
+
+class Borrowing(Lined):
+    """In the session of somebody else."""
+
+    session = ""
+
+    def mapping(self) -> dict[str, object]:
+        said: Any = super().mapping()
+        if self.session:
+            ticket = self.root / "ticket"
+            ticket.write_text(self.session)
+            said["options"]["vmware"]["ticket"] = {"file": str(ticket)}
+        return said
+
+
+def test_a_session_that_was_borrowed_is_not_ended_when_what_died_in_it_is_taken_away(
+    tmp_path: Path, server: VSphere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = log_in(server)
+    with ExitStack() as stack:
+        harness = Borrowing(tmp_path, server, stack)
+        harness.session = str(theirs.content.sessionManager.currentSession.key)
+        child = os.fork()
+        if child == 0:
+            monkeypatch.setattr(staging, "put_marks", lambda *_all: os._exit(9))
+            stage(harness)
+            os._exit(1)
+        _child, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 9
+        harness.session = ""
+        is_whole(harness, stage(harness))
+        assert theirs.content.sessionManager.currentSession is not None, "it was ended"
+        with harness.open() as importer:
+            importer.remove(harness.marker)
 
 
 @pytest.fixture
