@@ -12,7 +12,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -65,8 +65,7 @@ def import_disks(
     Raises TargetUnavailable when line or lease is lost, and whatever the host refuses; what was made is gone then.
     """
     about = f"cannot import {point.manifest.label}"
-    noted = note_of(connection)
-    journal.note(NOTE, json.dumps(noted))
+    noted = begin_note(connection, journal)
     with opened(connection, order, context.control, about) as lease:
         noted["lease"] = lease.id
         journal.note(NOTE, json.dumps(noted))
@@ -79,9 +78,18 @@ def import_disks(
     return info.entity, done
 
 
-def note_of(connection: Connection) -> dict[str, str]:
-    """What is noted before a lease is asked for."""
-    return {"session": connection.session, **({"borrowed": "yes"} if connection.borrowed else {})}
+def begin_note(connection: Connection, journal: Journal) -> dict[str, str]:
+    """What is noted before a lease is asked for. The session of an earlier command ends first, and its leases with it:
+    nothing would tell of them any more."""
+    _end_dead(connection, json.loads(journal.get(NOTE) or "{}"))
+    noted = {"session": connection.session, **({"borrowed": "yes"} if connection.borrowed else {})}
+    journal.note(NOTE, json.dumps(noted))
+    return noted
+
+
+def _end_dead(connection: Connection, noted: Mapping[str, str]) -> None:
+    if noted and noted["session"] != connection.session and "borrowed" not in noted:
+        connection.end_session(noted["session"])
 
 
 def _sent(
@@ -127,7 +135,7 @@ def _sent(
             watching.end()
         errors = [error for job in jobs if (error := job.exception()) is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, _Other)):
-            raise lease.told(error) if isinstance(error, TargetUnavailable) else error
+            raise lease.told(error) if isinstance(error, TargetError) else error
     confirmed = _confirmed(lease.received(), streams, targets, {disk.number: rounded(disk.size) for disk in disks})
     return [
         DiskRestored(
@@ -219,24 +227,24 @@ def _place(url: DeviceUrl) -> tuple[int, int] | None:
     return (int(found[2]), int(found[3])) if found else None
 
 
-def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control) -> None:
+def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control, *, whole: str = SEQUENCE) -> None:
     """A machine that an import left half made, or that a later one has replaced. Waits for its lease to end where that
     cannot be ended.
 
     Whose import it was the journal tells. One that another host of ours began may be alive: it is left alone until its
-    lease would be over; raises TargetBusy when it becomes whole meanwhile.
+    lease would be over; raises TargetBusy when it becomes whole meanwhile. `whole`: the mark that says so.
     """
     if SEQUENCE in vm.marks or STAGING in vm.marks:
         destroy(connection, vm, control)  # no lease holds it
         return
     noted = json.loads(journal.get(NOTE) or "{}")
-    if noted and noted["session"] != connection.session and "borrowed" not in noted:
-        connection.end_session(noted["session"])
-    if noted.get("machine") == vm.id or noted.get("session") == connection.session:
+    _end_dead(connection, noted)
+    lost = noted.get("session") == connection.session and "lease" not in noted
+    if noted.get("machine") == vm.id or lost:  # ours, or what we asked for when the answer was lost
         _cancel(connection, vm)
         _until_gone(connection, vm, control)
     else:
-        _outlived(connection, vm, control)
+        _outlived(connection, vm, control, whole)
     journal.note(NOTE, "")
 
 
@@ -266,14 +274,14 @@ def _until_gone(connection: Connection, vm: Vm, control: Control) -> None:
             pause.wait(STEP_SECONDS)
 
 
-def _outlived(connection: Connection, vm: Vm, control: Control) -> None:
+def _outlived(connection: Connection, vm: Vm, control: Control, whole: str) -> None:
     """Gone, in the end: by its lease's own end, or because nobody completed it for longer than that."""
     deadline = time.monotonic() + LEASE_SECONDS
     pause = threading.Event()
     told = False
     while (now := look(connection, vm.object)) is not None:
         control.check()
-        if SEQUENCE in now.marks:
+        if whole in now.marks:
             raise TargetBusy(
                 f"another command, of another host, has just imported {now.name}",
                 remedy="run the same command again: it goes on from there",

@@ -23,7 +23,6 @@ from pipeline.errors import (
     TargetBusy,
     TargetError,
     TargetFull,
-    TargetMismatch,
     TargetUnavailable,
     Unsupported,
 )
@@ -129,14 +128,17 @@ class Lease:
     def told(self, error: TargetError) -> TargetError:
         """What vSphere says about the end of the lease, where a call or an upload saw no more than its `error`: that
         somebody holds the disk, or that there is no room. What may be gone the next time is TargetUnavailable."""
-        if isinstance(error, TargetMismatch):  # it went with its session
-            return TargetUnavailable(f"{self.about}: its lease is gone", remedy=_AGAIN)
+        gone = TargetUnavailable(f"{self.about}: its lease is gone, perhaps with its session", remedy=_AGAIN)
+        if isinstance(error.__cause__, vmodl.fault.ManagedObjectNotFound):
+            return gone
         try:
             if self._state() != "error":
                 return error
             found = self._failed()
+        except vmodl.fault.ManagedObjectNotFound:
+            return gone
         except _NO_MATTER:
-            return error  # it is gone, or nobody answers
+            return error  # nobody answers
         if isinstance(found, (TargetBusy, TargetFull, TargetUnavailable, Unsupported)):
             return found
         return TargetUnavailable(found.message, remedy=found.remedy or error.remedy)

@@ -77,8 +77,7 @@ def make_worker(connection: Connection, context: Context, options: VmwareOptions
     if own.host:
         host = choose("host", own.host, site.hosts, where=f"in {site.compute.name}", key="worker.host").object
     about = "cannot import the worker"
-    noted = bulk.note_of(connection)
-    journal.note(bulk.NOTE, json.dumps(noted))
+    noted = bulk.begin_note(connection, journal)
     order = partial(pool.ImportVApp, import_spec(spec), folder.object, host)
     with opened(connection, order, control, about) as lease:
         info = lease.ready()
@@ -103,7 +102,7 @@ def take_away_half(connection: Connection, context: Context, machine: Any, marke
     vm = look(connection, machine)
     if vm is None or COMPLETE in vm.marks:
         return False
-    bulk.take_away(connection, vm, context.journal(marker), context.control)
+    bulk.take_away(connection, vm, context.journal(marker), context.control, whole=COMPLETE)
     return True
 
 

@@ -277,6 +277,24 @@ def test_two_hosts_that_import_one_machine_do_not_end_each_others_upload(
     assert [thing.partition(" ")[0] for thing in harness.things()] == ["disk", "disk", "machine"]
 
 
+def test_two_hosts_that_begin_in_the_same_moment_make_one_machine(
+    harness: Lined, server: VSphere, tmp_path: Path
+) -> None:
+    """Both have looked before either has made anything."""
+    other = copy.copy(harness)
+    other.root = tmp_path / "another host"
+    other.root.mkdir()
+    server.rule("ImportVApp", "delay", milliseconds=1000, times=2)
+    server.set_host(rate=SLOW)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(stage, one) for one in (harness, other)]
+        errors = [job.exception(60) for job in jobs]
+    assert sorted(type(error).__name__ for error in errors) == ["NoneType", "TargetBusy"]
+    assert server.report()["calls"]["ImportVApp"] == 2
+    assert server.report()["calls"].get("CancelTask", 0) == 0
+    assert [thing.partition(" ")[0] for thing in harness.things()] == ["disk", "disk", "machine"]
+
+
 def test_a_half_made_machine_that_nobody_completes_is_taken_away_when_its_lease_would_be_over(
     harness: Lined, server: VSphere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
