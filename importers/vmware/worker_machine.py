@@ -18,6 +18,7 @@ from importers.vmware.controllers import Slot
 from importers.vmware.datastores import find_datastore
 from importers.vmware.environment import look_around
 from importers.vmware.faults import CUT, REFUSED, explain
+from importers.vmware.find import AGENT
 from importers.vmware.hardware import Choice, rounded
 from importers.vmware.image_stream import ImageStream
 from importers.vmware.inventory import Site, find_folder, find_pool
@@ -28,7 +29,7 @@ from importers.vmware.plan import host_of
 from importers.vmware.spec import NewDisk, import_spec, machine_spec
 from importers.vmware.tasks import wait
 from importers.vmware.upload import send
-from importers.vmware.vm import look, put_marks
+from importers.vmware.vm import PREFIX, look, put_marks
 from pipeline.errors import TargetError, TargetMismatch, UsageError
 from pipeline.target import Context
 
@@ -37,8 +38,10 @@ COMPLETE = "worker"
 _GUESTS = ("debian12_64Guest", "debian11_64Guest", "debian10_64Guest", "other4xLinux64Guest", "otherLinux64Guest")
 
 
-def make_worker(connection: Connection, context: Context, options: VmwareOptions, site: Site, marker: uuid.UUID) -> Any:
-    """The vim.VirtualMachine, whole and off."""
+def make_worker(
+    connection: Connection, context: Context, options: VmwareOptions, site: Site, marker: uuid.UUID, agent: str
+) -> Any:
+    """The vim.VirtualMachine, whole and off. `agent` is its mark from the first moment on."""
     own, control = options.worker, context.control
     journal = context.journal(marker)
     stream = ImageStream(_image(context, own.image))
@@ -69,6 +72,7 @@ def make_worker(connection: Connection, context: Context, options: VmwareOptions
         datastore=datastore.name,
         disks=[NewDisk(slot, rounded(stream.size), datastore.name)],
         backings=[backing_of(connection, network)],
+        settings={PREFIX + AGENT: agent},
     )
     spec.annotation = "failback's worker: writes other machines' disks. It holds nothing, and may be removed."
     folder = find_folder(connection, site, own.folder)
