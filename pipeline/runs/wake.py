@@ -199,15 +199,15 @@ class Wakes:
                 continue
             journal = Journal(self.repository, run)
             try:
+                if (last := journal.last()) is not None and isinstance(last.body, Finished):
+                    self._over.add(run)
+                    continue
                 journal.read()
                 state = fold(run, journal.entries)
             except CorruptObject as error:
                 self._hindered(run, self._broken.setdefault(run, _Watched(journal)), error.message)
                 continue
             if not journal.entries:
-                continue
-            if state.outcome is not None:
-                self._over.add(run)
                 continue
             waits = state.paused or (state.stand is not None and not state.cancelled)
             self._watched[run] = _Watched(journal, _NEVER if waits else 0.0, state.number)

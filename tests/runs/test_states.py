@@ -11,11 +11,14 @@ import pytest
 
 from pipeline.errors import RunRefused, StoreUnavailable, TargetUnavailable
 from pipeline.runs import commands
+from pipeline.runs import conductor as conducting
 from pipeline.runs.decide import Ask, Hold, Look, Over, Wait
 from pipeline.runs.entries import Away, Decided
 from pipeline.runs.journal import Journal
 from pipeline.runs.ownership import advance, current
 from pipeline.runs.report import headline, lines
+from pipeline.runs.wake import Wakes
+from pipeline.transfer.process import Process
 from runs.conftest import MACHINES, Disaster
 
 Make = Callable[..., Disaster]
@@ -567,9 +570,6 @@ def test_a_conductor_that_ended_is_replaced_at_once(disaster: Make, monkeypatch:
 
 
 def test_a_process_that_conducts_again_does_not_kill_itself(disaster: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.runs import conductor as conducting
-    from pipeline.transfer.process import Process
-
     d = disaster()
     d.begin()
     first = d.conductor()
@@ -613,3 +613,18 @@ def _boot() -> float:
     import time
 
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def test_a_run_that_is_over_costs_one_look_and_no_reading(disaster: Make) -> None:
+    d = disaster()
+    d.begin()
+    d.conduct()
+    d.tell("approve")
+    assert d.conduct() == Over("committed")
+    got: list[str] = []
+    d.store.fault = lambda name, _phase: got.append(name) if name.startswith("get runs/") else None
+    wakes = Wakes(d.repository, lambda _plan, _control: pytest.fail("it is over"))
+    assert wakes.due() == []
+    assert len(got) == 1
+    assert wakes.due() == []
+    assert len(got) == 1
