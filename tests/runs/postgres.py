@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PROGRAMS = ("initdb", "pg_ctl", "postgres")
 
@@ -21,28 +22,39 @@ def programs() -> Path | None:
     return None
 
 
+class Postgres:
+    """Listens on a socket in `root` alone."""
+
+    def __init__(self, root: Path) -> None:
+        found = programs()
+        assert found is not None
+        self.url = f"postgresql://failback@/postgres?host={root}"
+        self._root, self._programs, self._user = root, found, dict[str, Any]()
+        root.mkdir()
+        if os.geteuid() == 0:  # the server refuses to run as root
+            nobody = pwd.getpwnam("nobody")
+            os.chown(root, nobody.pw_uid, nobody.pw_gid)
+            self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": ()}
+        self._call("initdb", "-D", "data", "-U", "failback", "-A", "trust", "-N", "-E", "UTF8")
+
+    def start(self) -> None:
+        options = f"-c listen_addresses= -c unix_socket_directories={self._root} -c fsync=off"
+        self._call("pg_ctl", "-D", "data", "-w", "-t", "120", "-l", "log", "-o", options, "start")
+
+    def stop(self) -> None:
+        self._call("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
+
+    def _call(self, program: str, *arguments: str) -> None:
+        command = [str(self._programs / program), *arguments]
+        environment = {"PATH": "/usr/bin:/bin"}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self._root, env=environment, **self._user)
+
+
 @contextmanager
-def run_postgres(root: Path) -> Iterator[str]:
-    """Its address. It listens on a socket in `root` alone."""
-    found = programs()
-    assert found is not None
-    root.mkdir()
-    user: dict[str, object] = {}
-    if os.geteuid() == 0:  # the server refuses to run as root
-        nobody = pwd.getpwnam("nobody")
-        os.chown(root, nobody.pw_uid, nobody.pw_gid)
-        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": ()}
-
-    def call(*arguments: str) -> None:
-        subprocess.run(
-            arguments, check=True, stdout=subprocess.DEVNULL, cwd=root, env={"PATH": "/usr/bin:/bin"}, **user
-        )  # type: ignore[call-overload]
-
-    data = str(root / "data")
-    call(str(found / "initdb"), "-D", data, "-U", "failback", "-A", "trust", "-N", "-E", "UTF8")
-    options = f"-c listen_addresses= -c unix_socket_directories={root} -c fsync=off"
-    call(str(found / "pg_ctl"), "-D", data, "-w", "-t", "120", "-l", str(root / "log"), "-o", options, "start")
+def run_postgres(root: Path) -> Iterator[Postgres]:
+    server = Postgres(root)
+    server.start()
     try:
-        yield f"postgresql://failback@/postgres?host={root}"
+        yield server
     finally:
-        call(str(found / "pg_ctl"), "-D", data, "-w", "-m", "immediate", "stop")
+        server.stop()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from runs.postgres import programs, run_postgres
+from runs.postgres import Postgres, programs, run_postgres
 from runs.town import Town, until
 
 Make = Callable[..., Town]
@@ -155,30 +155,34 @@ def test_while_conditions_are_waited_for_the_journal_does_not_grow(town: Make) -
     t = town(conditions=[{"name": "boss", "kind": "flag", "settings": {"flag": "go"}}])
     run = t.begin()
     t.serve()
-    shown = lambda: t.failback("run", "watch", run, "--once").stdout  # noqa: E731
-    until(lambda: "looked after by" in shown() and "boss" in shown(), why=lambda: t.said(0) + shown())
+
+    def shown() -> str:
+        return t.failback("run", "show", run).stdout
+
+    until(lambda: "looked after by" in shown(), why=lambda: t.said(0) + shown())
+    assert "waiting: a person has to set flag go" in shown()
     assert [e["kind"] for e in t.entries(run)] == ["started"]
     assert t.failback("run", "flag", run, "go", "--no-conduct").returncode == 0
     until(lambda: asked(t, run), why=lambda: t.said(0))
 
 
 @pytest.fixture
-def postgres() -> Iterator[str]:
+def postgres() -> Iterator[Postgres]:
     """A short name: a socket's is at most 107 characters long. Everybody may enter: its server is another user's."""
     with tempfile.TemporaryDirectory(prefix="failback-") as folder:
         Path(folder).chmod(0o755)
-        with run_postgres(Path(folder) / "pg") as url:
-            yield url
+        with run_postgres(Path(folder) / "pg") as server:
+            yield server
 
 
 @pytest.mark.skipif(programs() is None, reason="PostgreSQL's server is not installed")
-def test_on_postgresql_one_is_active_and_the_other_goes_on_when_it_is_killed(town: Make, postgres: str) -> None:
+def test_on_postgresql_one_is_active_and_the_other_goes_on_when_it_is_killed(town: Make, postgres: Postgres) -> None:
     t = town()
     run = t.begin()
     t.stops_at("db", "lock")
-    t.serve("--database", postgres, host="one")
+    t.serve("--database", postgres.url, host="one")
     until(lambda: t.reached("db"), why=lambda: t.said(0))
-    t.serve("--database", postgres, host="two")
+    t.serve("--database", postgres.url, host="two")
     until(lambda: "standing by" in t.said(1), why=lambda: t.said(1))
     os.killpg(t.servers[0].pid, signal.SIGKILL)
     t.servers[0].wait()
@@ -186,4 +190,22 @@ def test_on_postgresql_one_is_active_and_the_other_goes_on_when_it_is_killed(tow
     until(lambda: asked(t, run), seconds=120, why=lambda: t.said(1))
     assert t.failback("run", "approve", run, "--no-conduct").returncode == 0
     until(lambda: t.state(run) == "committed", seconds=60, why=lambda: t.said(1))
+    home_once(t, run)
+
+
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL's server is not installed")
+def test_what_is_under_way_goes_on_while_postgresql_is_away_and_the_rest_when_it_is_back(
+    town: Make, postgres: Postgres
+) -> None:
+    t = town()
+    run = t.begin()
+    t.stops_at("db", "lock")
+    t.serve("--database", postgres.url)
+    until(lambda: t.reached("db"), why=lambda: t.said(0))
+    postgres.stop()
+    t.stops_at("db", "nothing")
+    until(lambda: asked(t, run), why=lambda: t.said(0))
+    postgres.start()
+    assert t.failback("run", "approve", run, "--no-conduct").returncode == 0
+    until(lambda: t.state(run) == "committed", seconds=150, why=lambda: t.said(0))
     home_once(t, run)

@@ -72,6 +72,7 @@ def test_a_new_controller_takes_over_from_the_repository_alone(town: Make, monke
     shutil.rmtree(t.root / "host")
     done = t.failback("run", "adopt", run, host="fresh")
     assert done.returncode == exitcodes.RUN_ASKS, done.stderr
+    assert "asks for approval: commit/all" in done.stdout, done.stdout
     found = done.stdout.split("\n\n")[0]
     assert "conducted before by process" in found
     assert "db: home-provisional (epoch 2); takeover site: off, locked; shed: layered" in found
