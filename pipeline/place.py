@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pipeline.errors import CorruptObject
+from pipeline.laps import Steps
 from pipeline.progress import Counters
 from pipeline.wanted import Network
 
@@ -77,6 +78,9 @@ class Stage(_Value):
     disks: tuple[DiskRestored, ...] = ()
     complete: bool = True
     ref: Ref = field(default_factory=dict)
+    steps: Steps = field(default_factory=dict)
+    """Where the time of the call that gave this stage went, as far as it counted that. A stage that was found has
+    none."""
 
 
 @dataclass(frozen=True, slots=True)

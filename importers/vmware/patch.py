@@ -19,22 +19,24 @@ from importers.vmware import guard
 from importers.vmware.attach import attach, detach, uuid_of
 from importers.vmware.bulk import take_away
 from importers.vmware.connection import Connection
-from importers.vmware.find import EMPTY, MACHINE, NAME, SEQUENCE, SLOTS, STAGING, Found, marker_of_slot
+from importers.vmware.find import EMPTY, MACHINE, NAME, SEQUENCE, SLOTS, STAGING, Found, find, marker_of_slot
 from importers.vmware.hardware import rounded
-from importers.vmware.inventory import find_site
+from importers.vmware.inventory import Site, find_site
 from importers.vmware.machines import find_machine
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import plan_machine
+from importers.vmware.spec import meanwhile
 from importers.vmware.staging import differs, rename, staged, unchanged
 from importers.vmware.tasks import wait
-from importers.vmware.vm import Vm, destroy, look, put_marks
-from importers.vmware.worker import Worker, ready_worker
+from importers.vmware.vm import DISKS, Vm, destroy, disks_text, look, put_marks
+from importers.vmware.worker import Worker, WorkerOff, find_worker, ready_worker
 from manifests.entry import PackTable
 from manifests.manifest import Disk
 from pipeline.agent.orders import DiskName, Receive
 from pipeline.agent.remote import Outcome, order_id, point_disk, vouched
 from pipeline.catalogue import Point, load
 from pipeline.errors import CatalogueError, FormatError, TargetMismatch, TargetUnavailable
+from pipeline.laps import Laps
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
 from pipeline.target import Context
@@ -44,6 +46,8 @@ from pipeline.wanted import Wanted
 SEEN_SECONDS = 60.0
 """For a disk that was plugged in to be seen by the worker's system."""
 LOOK_SECONDS = 0.5
+ATTEMPTS = 3
+"""With a worker that goes off while it is needed."""
 
 
 AGENT_KNOWS, NOTHING = -1, -2
@@ -73,28 +77,13 @@ def stage_by_worker(
     connection: Connection, context: Context, options: VmwareOptions, found: Found, point: Point, wanted: Wanted
 ) -> Stage:
     """Nothing when the disks hold the point and the guard is whole."""
-    journal, control = context.journal(found.marker), context.control
-    for vm in found.rest:
-        take_away(connection, vm, journal, control)
-    reason = differs(connection, context, found, point)
+    journal, control, laps = context.journal(found.marker), context.control, Laps()
     site = find_site(connection, options)
+    _clear(connection, context, options, site, found)
+    reason = differs(connection, context, found, point)
     if not reason and found.stage is not None:
         return unchanged(connection, context, options, found, point, wanted)
-    worker = ready_worker(connection, context, options, site)
-    vm, old = _machine(connection, context, options, found, point, wanted)
-    worker.remote.attend()
-    attempt = _begun(connection, context, found, vm, point)
-    files = [disk.file for disk in vm.disks]
-    clock = _Clock()
-    attach(connection, _now(connection, worker.machine), control, files)
-    clock.lap("attach")
-    done = [
-        _received(connection, context, worker, found, vm, disk, number, point, attempt, clock)
-        for number, disk in enumerate(sorted(point.manifest.disks, key=lambda disk: disk.number))
-    ]
-    clock.lap("")
-    detach(connection, worker.machine, control, files)
-    clock.lap("detach")
+    vm, old, done = _written(connection, context, options, site, found, point, wanted, laps)
     put_marks(
         connection,
         vm.object,
@@ -106,9 +95,48 @@ def stage_by_worker(
     if old is not None:
         destroy(connection, old, control)
     rename(connection, context, found.marker, now, options, wanted)
-    clock.lap("mark")
-    control.tell(f"where the time went: {clock}")
-    return staged(connection, context, options, found.marker, done, wanted)
+    return staged(connection, context, found.marker, done, wanted, laps)
+
+
+def _written(
+    connection: Connection,
+    context: Context,
+    options: VmwareOptions,
+    site: Site,
+    found: Found,
+    point: Point,
+    wanted: Wanted,
+    laps: Laps,
+) -> tuple[Vm, Vm | None, list[DiskRestored]]:
+    """(the machine whose disks hold the point, an earlier one that goes now, what was done). A worker that goes off
+    meanwhile is started anew, and goes on."""
+    control = context.control
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with ready_worker(connection, context, options, site) as worker:
+                laps.lap("worker")
+                vm, old = _machine(connection, context, options, found, point, wanted)
+                held = _begun(connection, context, found, vm, point)
+                files = [disk.file for disk in vm.disks]
+                laps.lap("mark")
+                with worker.turn():
+                    attach(connection, _now(connection, worker.machine), control, files)
+                laps.lap("attach")
+                done = [
+                    _received(connection, context, worker, found, vm, disk, number, point, held, laps)
+                    for number, disk in enumerate(sorted(point.manifest.disks, key=lambda disk: disk.number))
+                ]
+                with worker.turn():
+                    detach(connection, worker.machine, control, files)
+                laps.lap("detach")
+            return vm, old, done
+        except WorkerOff as error:
+            if attempt == ATTEMPTS:
+                raise
+            control.tell(f"{error.message}: it is started again ({attempt + 1} of {ATTEMPTS})")
+        found = find(connection, found.marker, context.journal(found.marker))
+        _clear(connection, context, options, site, found)
+    raise AssertionError("the last attempt returned or raised")
 
 
 def forecast_worker(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
@@ -150,9 +178,18 @@ def prepare_machine(
 ) -> None:
     """A machine with empty disks, when there is none."""
     if found.vm is None:
-        for vm in found.rest:
-            take_away(connection, vm, context.journal(found.marker), context.control)
+        _clear(connection, context, options, find_site(connection, options), found)
         _create(connection, context, options, found, point, wanted, SLOTS[0])
+
+
+def _clear(connection: Connection, context: Context, options: VmwareOptions, site: Site, found: Found) -> None:
+    """Machines that do not count are gone, and the worker has none of their disks."""
+    if not found.rest:
+        return
+    worker = find_worker(connection, context, options, site)
+    for vm in found.rest:
+        release(connection, context, worker, vm)
+        take_away(connection, vm, context.journal(found.marker), context.control)
 
 
 def release(connection: Connection, context: Context, machine: Any, vm: Vm) -> None:
@@ -188,7 +225,7 @@ def _create(
     """With empty disks. A lost answer makes no second one: it is looked for."""
     plan = plan_machine(connection, point.manifest, wanted, options)
     marker = marker_of_slot(found.marker, slot)
-    name = wanted.name if found.vm is None else f"{wanted.name}.failback-{point.manifest.sequence}-{slot}"
+    name = wanted.name if found.vm is None else meanwhile(wanted.name, point.manifest.sequence, slot)
     plan.make_folders(connection, wanted.name, marker, context.journal(found.marker))
     spec = plan.spec(wanted.name, marker, found.marker, {f"failback.{STAGING}": EMPTY}, meanwhile=name)
     about = f"cannot create the machine {name}"
@@ -220,7 +257,7 @@ def _begun(connection: Connection, context: Context, found: Found, vm: Vm, point
     else:
         held = int(vm.marks.get(SEQUENCE, 0))
     attempt = Attempt(sequence, secrets.token_hex(8), held)
-    put_marks(connection, vm.object, context.control, {STAGING: attempt.text(), SEQUENCE: ""})
+    put_marks(connection, vm.object, context.control, {STAGING: attempt.text(), SEQUENCE: "", DISKS: disks_text(vm)})
     guard.note(connection, _now(connection, vm.object), journal)
     return attempt
 
@@ -235,7 +272,7 @@ def _received(
     number: int,
     point: Point,
     attempt: Attempt,
-    clock: _Clock,
+    laps: Laps,
 ) -> DiskRestored:
     file = vm.disks[number].file
     name = DiskName(serial=uuid_of(connection, worker.machine, file), size=vm.disks[number].size)
@@ -248,7 +285,7 @@ def _received(
     began = time.monotonic()
     order = order_id("vmware", found.marker, attempt.sequence, attempt.word, disk.number)
     outcome = _given(context, worker, order, params)
-    clock.add(outcome)
+    laps.lap("order", outcome.steps)
     report = outcome.report
     result = report.result
     counters = Counters(
@@ -304,25 +341,3 @@ def _now(connection: Connection, machine: Any) -> Vm:
     if vm is None:
         raise TargetMismatch("the machine is gone", remedy="somebody removed it: run the same command again")
     return vm
-
-
-class _Clock:
-    """Where the seconds of a refresh go."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-        self._steps: dict[str, float] = {}
-
-    def lap(self, step: str) -> None:
-        """What passed since the last lap was this step; empty: it is known otherwise."""
-        now = time.monotonic()
-        if step:
-            self._steps[step] = self._steps.get(step, 0.0) + now - self._last
-        self._last = now
-
-    def add(self, outcome: Outcome) -> None:
-        for step, seconds in outcome.steps.items():
-            self._steps[step] = self._steps.get(step, 0.0) + seconds
-
-    def __str__(self) -> str:
-        return ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self._steps.items())

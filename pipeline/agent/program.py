@@ -12,6 +12,7 @@ from manifests.mail import alive_key, order_key, report_key
 from manifests.repository import KEY as DOCUMENT_KEY
 from manifests.repository import RepositoryDocument
 from pipeline.agent.clock import StoreClock, as_text, from_text
+from pipeline.agent.disks import block_devices
 from pipeline.agent.journal import Identity, Journal
 from pipeline.agent.meter import Steps
 from pipeline.agent.orders import PARAMS, Alive, Check, Order, Receive, Report, State, Stop, Trouble, parse
@@ -59,7 +60,7 @@ class _Task:
 class AgentProgram:
     """One agent in one mailbox. `run` returns when it was told to stop or retired, and survives the store's outages.
 
-    `tell` gets lines for people.
+    `tell` gets lines for people; `devices` names the block devices of this host.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class AgentProgram:
         host: str = "",
         version: str = "",
         tell: Callable[[str], object] = lambda _text: None,
+        devices: Callable[[], frozenset[str]] = block_devices,
     ) -> None:
         self.store = store
         self.journal = journal
@@ -83,6 +85,7 @@ class AgentProgram:
         self._parallel = parallel
         self._host, self._version = host, version
         self._tell = tell
+        self._devices, self._known_devices = devices, devices()
         self._tasks: dict[str, _Task] = {}
         """By order id."""
         self._lock = threading.Lock()
@@ -144,12 +147,22 @@ class AgentProgram:
                 self._take_up(pools)
                 while not self._stopped.is_set():
                     self._guarded(lambda: self._look(pools))
-                    self._wake.wait(self.pace.wait(active=bool(self._tasks)))
-                    self._wake.clear()
+                    self._rest()
             finally:
                 for task in list(self._tasks.values()):
                     task.cancelled.set()
         self._guarded(self._send)
+
+    def _rest(self) -> None:
+        """Until the next look. A disk that is plugged in says that an order for it is on its way, and to see that
+        takes no request."""
+        end = time.monotonic() + self.pace.wait(active=bool(self._tasks))
+        while (left := end - time.monotonic()) > 0 and not self._wake.wait(min(left, self.pace.fast)):
+            before, self._known_devices = self._known_devices, self._devices()
+            if self._known_devices - before:
+                self.pace.stir()
+                break
+        self._wake.clear()
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """The store may be away for hours, or show nonsense: an agent says so once and goes on looking."""

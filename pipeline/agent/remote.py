@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from blake3 import blake3
@@ -60,8 +61,13 @@ class Outcome:
 
     @property
     def steps(self) -> dict[str, float]:
-        """Where the time went: the agent's steps, and what is left of the wait: looking for orders and reports."""
-        return {**self.report.steps, "mail": round(max(self.waited - self.report.seconds, 0.0), 3)}
+        """Where the time went, `waited` in all: the agent's steps, and what is left of the wait. `pick_up` is by our
+        own clock where that saw the acceptance."""
+        work = {step: seconds for step, seconds in self.report.steps.items() if step != "pick_up"}
+        left = max(self.waited - sum(work.values()), 0.0)
+        told = self.report.steps.get("pick_up", 0.0)
+        picked = min(told if self.accepted is None else self.accepted, left)
+        return {"pick_up": round(picked, 3), **work, "mail": round(left - picked, 3)}
 
 
 def order_id(*parts: object) -> str:
@@ -199,6 +205,16 @@ class Remote:
         """Its last sign of life."""
         return self._post.alive()
 
+    def lives(self, within: float, *, since: datetime) -> bool:
+        """Whether it has given a sign of life in the last so many seconds, and later than `since`. Orders are about to
+        come: see `attend`."""
+        self.attend()
+        alive = self.alive()
+        if alive is None or not alive.time:
+            return False
+        sign = from_text(alive.time)
+        return sign > since and (self._clock.now() - sign).total_seconds() <= within
+
     def keys(self) -> Keys | None:
         """What an order brings along to open the repository; None when that is not encrypted."""
         ring = self.repository.sealing.ring
@@ -236,12 +252,10 @@ class Remote:
         """Tell the agent up to which number there are orders. The numbers are ours while we hold the lock."""
         key = bell_key(self.agent)
         number = self._known.highest(self.agent)
-        attend = self._clock.after(seconds) if self._clock.known else None
-        data = self._post.seal(key, Bell(number=number, attend=attend))
-        if self._clock.known:
-            self.repository.store.put(key, data)
-        else:
-            self._clock.learn(self.repository.store, key, data)
+        if not self._clock.known:
+            self._clock.learn(self.repository.store, key, self._post.seal(key, Bell(number=number)))
+        bell = Bell(number=number, attend=self._clock.after(seconds))
+        self.repository.store.put(key, self._post.seal(key, bell))
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 

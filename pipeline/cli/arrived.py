@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli import exitcodes
 from pipeline.cli.invocation import Ending, Invocation
+from pipeline.laps import shown
 from pipeline.units import count, duration, rate, size
 
 if TYPE_CHECKING:
@@ -76,9 +77,12 @@ def ending_of(
     if seconds := sum(disk.seconds for disk in disks):
         moved = sums["read"] or sums["written"]
         say(f"  took {duration(seconds)}" + (f", {rate(total, seconds)}" if moved else ""))
+    if arrival.steps:
+        invocation.note(f"  where the time went: {shown(arrival.steps)}")
     _tell_machine(invocation, arrival, target, rehearsal=rehearsal)
     values: dict[str, Any] = {"point": label, "target": target, "dry_run": False, "to_move": None, **sums}
     values |= {"disks": _disk_values(point, disks, dry_run=False), "findings": finding_values(arrival.findings)}
+    values["steps"] = dict(arrival.steps)
     if arrival.build is not None or rehearsal:
         values["machine"] = {
             "name": arrival.build.name if arrival.build else "",
@@ -145,7 +149,9 @@ def _tell_checks(invocation: Invocation, label: str, checking: Checking, values:
 def _tell_disks(invocation: Invocation, point: Point, results: Sequence[DiskRestored], *, dry_run: bool) -> None:
     disks = {d.number: d for d in point.manifest.disks}
     for result in results:
-        invocation.note(f"  disk {result.number}: {result.target}: {result.mode}, {result.reason}")
+        # Some targets have no name for a disk but its number.
+        where = "" if result.target == f"disk {result.number}" else f"{result.target}: "
+        invocation.note(f"  disk {result.number}: {where}{result.mode}, {result.reason}")
         if not dry_run:
             invocation.note(f"  disk {result.number}: {result.proof}, digest {result.digest[:16]}…")
         for offset, length in disks[result.number].unreadable:

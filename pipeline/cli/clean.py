@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli import exitcodes
 from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption, read_mapping
@@ -50,14 +51,18 @@ def clean(
         invocation.output.table(("place", "target", "action", "what"), rows)
     done = [left for left in found if left.action in words]
     if not done:
-        invocation.output.say("there is nothing to remove")
+        invocation.output.say("there is nothing to remove" + " at the others" * any(left.error for left in found))
     else:
         invocation.output.say(f"{count(len(done), 'place')} {'to clean' if dry_run else 'cleaned'}")
+    errors = [left.error for left in found if left.error]
+    for told in dict.fromkeys((error.message, error.remedy) for error in errors):
+        invocation.output.error(*told)
     return Ending(
+        errors[0].exit_code if errors else exitcodes.OK,
         values={
             "dry_run": dry_run,
             "places": [
                 {"name": left.name, "target": left.target, "action": left.action, "what": left.what} for left in found
             ],
-        }
+        },
     )

@@ -130,6 +130,7 @@ def import_(
                 instant=instant,
                 keep_running=keep_running,
                 verify=_verify(checking, site, wanted) if (checking.asked and switched_on) or rehearse else None,
+                since=invocation.started,
             )
     return ending_of(invocation, found, to, arrival, checking, rehearsal=rehearse)
 
@@ -144,15 +145,21 @@ def _arrive(
     instant: bool,
     keep_running: bool,
     verify: Verify | None,
+    since: float,
 ) -> Arrival:
     from pipeline.home.bring import bring_disks, bring_home
     from pipeline.home.rehearse import rehearse
+    from pipeline.laps import Laps
 
+    laps = Laps(since)
+    laps.lap("start")
     if not site.abilities.machines:
-        return bring_disks(site, point, wanted)
+        return bring_disks(site, point, wanted, laps)
     if rehearsal:
-        return rehearse(site, point, wanted, instant=instant, verify=verify)
-    return bring_home(site, point, wanted, boot=boot, instant=instant, verify=verify, keep_running=keep_running)
+        return rehearse(site, point, wanted, instant=instant, verify=verify, laps=laps)
+    return bring_home(
+        site, point, wanted, boot=boot, instant=instant, verify=verify, keep_running=keep_running, laps=laps
+    )
 
 
 def _how_to_go_on(site: Site, meter: Meter, *, dry_run: bool) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.finding import Finding
+from pipeline.laps import Steps
 from pipeline.target import Build, DiskRestored, Importer, Observation, Stage
 
 
@@ -38,6 +39,8 @@ class Arrival:
     running: bool = False
     seen: Observation | None = None
     """What was seen of it last; None: it was not switched on."""
+    steps: Steps = field(default_factory=dict)
+    """Where the time went."""
 
     @property
     def disks(self) -> tuple[DiskRestored, ...]:

@@ -11,6 +11,7 @@ from pipeline.home.ready import check_ready
 from pipeline.home.settle import settled
 from pipeline.home.site import Site
 from pipeline.home.stage import staged, there
+from pipeline.laps import Laps
 from pipeline.target import Build, Intent, Place, Stage
 from pipeline.wanted import Wanted
 
@@ -27,45 +28,60 @@ def bring_home(
     instant: bool = False,
     verify: Verify | None = None,
     keep_running: bool = False,
+    laps: Laps | None = None,
 ) -> Arrival:
     """For production. Goes on where an earlier call ended, whichever way that was: called twice, one machine.
 
     What `verify` does not find right is switched off again (its disks and layer stay), unless `keep_running`. Raises
     NotReady before anything is changed, TargetBusy when a machine of another point was switched on there, BootError
-    when it does not start, and whatever the importer raises.
+    when it does not start, and whatever the importer raises. `laps`: of the command, to go on with.
     """
+    laps = laps or Laps()
     found = tuple(check_ready(site, point, wanted, Intent("production", boots=boot, instant=instant)))
+    laps.lap("preflight")
     with site.held(f"import {point.manifest.label}"):
-        stage, build = _built(site, point, wanted, instant=instant)
+        stage, build = _built(site, point, wanted, laps, instant=instant)
         if not boot:
-            return Arrival(stage, build, found, running=there(site).state == "running")
+            return Arrival(stage, build, found, running=there(site).state == "running", steps=laps.steps)
         on = switch_on(site, build, wanted)
+        laps.lap("boot")
         build, seen = on.build, on.seen
         verdict = verify(site.importer, build, on.fresh) if verify else None
+        if verify:
+            laps.lap("checks")
         running = keep_running or verdict is None or verdict.verified
         if not running:
             seen = site.importer.stop(build, seconds=STOP_SECONDS)
-        return Arrival(stage, build, found, verdict, running, seen)
+            laps.lap("stop")
+        return Arrival(stage, build, found, verdict, running, seen, laps.steps)
 
 
-def bring_disks(site: Site, point: Point, wanted: Wanted) -> Arrival:
+def bring_disks(site: Site, point: Point, wanted: Wanted, laps: Laps | None = None) -> Arrival:
     """For targets without machines: the disks only, in a place that the target knows by itself."""
+    laps = laps or Laps()
     found = tuple(check_ready(site, point, wanted, Intent("production", boots=False)))
+    laps.lap("preflight")
     place = site.importer.prepare(point, wanted, site.marker)
-    return Arrival(site.importer.stage(place, point, wanted), findings=found)
+    stage = site.importer.stage(place, point, wanted)
+    laps.lap("stage", stage.steps)
+    return Arrival(stage, findings=found, steps=laps.steps)
 
 
-def _built(site: Site, point: Point, wanted: Wanted, *, instant: bool) -> tuple[Stage, Build]:
+def _built(site: Site, point: Point, wanted: Wanted, laps: Laps, *, instant: bool) -> tuple[Stage, Build]:
     """The machine, built on the point, or as an earlier call built it."""
     digest = hashlib.sha256(repr(wanted).encode()).hexdigest()
     record = site.folder.record
     fresh = record is None or record.wanted != digest
     place = settled(site, point, reuse=True, fresh=fresh)
+    laps.lap("find")
     if place is not None and place.build is not None and place.stage is not None and _started(place, place.build):
         return place.stage, place.build
     stage = staged(site, place, point, wanted, instant=instant)
+    laps.lap("stage", stage.steps)
     site.folder.change(wanted=digest)
-    return stage, site.importer.build(there(site), stage, wanted, "production")
+    build = site.importer.build(there(site), stage, wanted, "production")
+    laps.lap("build")
+    return stage, build
 
 
 def _started(place: Place, build: Build) -> bool:

@@ -17,13 +17,14 @@ _HALF_MADE = ("prepared", "staging")
 @dataclass(frozen=True, slots=True)
 class Left:
     """One thing that was found. `action`: remove (all of the place), drop (a rehearsal on a stage that stays), held (by
-    a command that is alive: nothing is done), or none."""
+    a command that is alive: nothing is done), failed (by `error`), or none."""
 
     name: str
     """`MACHINE/RUN`."""
     target: str
     action: str
     what: str
+    error: FailbackError | None = None
 
 
 def clean(
@@ -37,20 +38,26 @@ def clean(
 ) -> Iterator[Left]:
     """What this host remembers of `machine` at `target` (empty: of all), and what was, or would be, taken away.
 
+    A target that cannot be asked keeps nothing from being done at others, unless machine and target are named.
+
     With a machine and a target it is also looked for at the target when nothing is remembered. `everything` takes a
     machine's whole place away, disks and all. TargetBusy is raised when it runs for production, and, unless
     `kept_too`, when it came home for good: its disks are the only copy of what it wrote.
     """
     for which, where, run in _places(ground, machine, target):
-        with open_site(ground, where, which, run) as site:
-            if not site.abilities.machines:
-                continue
-            try:
+        try:
+            with open_site(ground, where, which, run) as site:
+                if not site.abilities.machines:
+                    continue
                 left = _cleaned(site, everything=everything, kept_too=kept_too, dry_run=dry_run)
-                if left is not None:
-                    yield left
-            except PlaceHeld as error:
-                yield Left(f"{which}/{run}", where, "held", error.message)
+        except PlaceHeld as error:
+            left = Left(f"{which}/{run}", where, "held", error.message)
+        except FailbackError as error:
+            if machine and target:
+                raise
+            left = Left(f"{which}/{run}", where, "failed", error.message, error)
+        if left is not None:
+            yield left
 
 
 def _places(ground: Ground, machine: str, target: str) -> list[tuple[str, str, Run]]:

@@ -11,22 +11,32 @@ from pipeline.home.ready import check_ready
 from pipeline.home.settle import drop, holds, settled
 from pipeline.home.site import Ground, Site, open_site
 from pipeline.home.stage import staged, there
+from pipeline.laps import Laps
 from pipeline.target import Intent
 from pipeline.wanted import Wanted
 
 
 def rehearse(
-    site: Site, point: Point, wanted: Wanted, *, instant: bool = False, verify: Verify | None = None
+    site: Site,
+    point: Point,
+    wanted: Wanted,
+    *,
+    instant: bool = False,
+    verify: Verify | None = None,
+    laps: Laps | None = None,
 ) -> Arrival:
     """Stage the point at this place and try it out. The stage stays, and so does the chain of refreshes.
 
     Nothing is left running, whatever ends it. Raises NotReady before anything is changed, TargetBusy when a machine
-    for production was switched on there, BootError, and whatever the importer raises.
+    for production was switched on there, BootError, and whatever the importer raises. `laps`: of the command, to go on
+    with.
     """
     apart = wanted.rehearsal()
+    laps = laps or Laps()
     found = tuple(check_ready(site, point, apart, Intent("rehearsal", boots=True, instant=instant)))
+    laps.lap("preflight")
     with site.held(f"rehearsal of {point.manifest.label}"):
-        return _tried(site, point, apart, found, instant=instant, verify=verify)
+        return _tried(site, point, apart, found, laps, instant=instant, verify=verify)
 
 
 def try_out(
@@ -46,10 +56,12 @@ def try_out(
                 pass  # another command is about to do something there
     apart = wanted.rehearsal()
     with open_site(ground, target, machine, "verify") as site:
+        laps = Laps()
         found = tuple(check_ready(site, point, apart, Intent("rehearsal", boots=True, instant=instant)))
+        laps.lap("preflight")
         with site.held(f"verification of {point.manifest.label}"):
             try:
-                arrival = _tried(site, point, apart, found, instant=instant, verify=verify)
+                arrival = _tried(site, point, apart, found, laps, instant=instant, verify=verify)
             except BootError:
                 _remove(site)
                 raise
@@ -66,17 +78,32 @@ def throw_away(site: Site) -> None:
 
 
 def _tried(
-    site: Site, point: Point, apart: Wanted, found: tuple[Finding, ...], *, instant: bool, verify: Verify | None
+    site: Site,
+    point: Point,
+    apart: Wanted,
+    found: tuple[Finding, ...],
+    laps: Laps,
+    *,
+    instant: bool,
+    verify: Verify | None,
 ) -> Arrival:
-    stage = staged(site, settled(site, point, reuse=False), point, apart, instant=instant)
+    place = settled(site, point, reuse=False)
+    laps.lap("find")
+    stage = staged(site, place, point, apart, instant=instant)
+    laps.lap("stage", stage.steps)
     verdict: Verdict | None = None
     try:
         build = site.importer.build(there(site), stage, apart, "rehearsal")
+        laps.lap("build")
         on = switch_on(site, build, apart)
-        verdict = verify(site.importer, on.build, on.fresh) if verify else None
+        laps.lap("boot")
+        if verify:
+            verdict = verify(site.importer, on.build, on.fresh)
+            laps.lap("checks")
     finally:
         throw_away(site)
-    return Arrival(stage, None, found, verdict, False, on.seen)
+    laps.lap("drop")
+    return Arrival(stage, None, found, verdict, False, on.seen, laps.steps)
 
 
 def _remove(site: Site) -> None:

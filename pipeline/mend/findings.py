@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.errors import AccessDenied, FormatError, NotFound
+from pipeline.errors import AccessDenied, FormatError, KeyRefused, NotFound
 from pipeline.mend.damage import Damage, clear_damage, record_damage
 from pipeline.mend.harm import Harm, harms_of
 from pipeline.mend.needs import Needs
@@ -53,7 +53,7 @@ def find_harm(
             if damage.by_id:
                 record_damage(repository, damage)
         clear_damage(repository, report.healthy)
-    except AccessDenied as error:
+    except (AccessDenied, KeyRefused) as error:
         findings.unrecorded = error.message
     return findings
 

@@ -13,7 +13,7 @@ from manifests.envelope import Kind
 from manifests.manifest import decode_record, encode_record
 from manifests.names import scrub_run_key, scrub_runs_prefix
 from pipeline.catalogue import now
-from pipeline.errors import AccessDenied, AlreadyExists, FailbackError, FormatError
+from pipeline.errors import AccessDenied, AlreadyExists, FailbackError, FormatError, KeyRefused
 from pipeline.mend.damage import by_whom
 from pipeline.repository import Repository
 
@@ -77,13 +77,13 @@ class Notebook:
         run = progress.run + 1
         while True:
             key = scrub_run_key(self._kind, run)
-            data = encode_record(Kind.SCRUB, record, sealing=repository.sealing, key=key)
             try:
+                data = encode_record(Kind.SCRUB, record, sealing=repository.sealing, key=key)
                 repository.store.put(key, data, create=repository.conditional_put)
                 break
             except AlreadyExists:
                 run += 1  # another host scrubbed at the same time
-            except AccessDenied:
+            except (AccessDenied, KeyRefused):
                 return
         self.save(replace(progress, run=run))
         with contextlib.suppress(AccessDenied):

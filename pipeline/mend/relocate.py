@@ -110,7 +110,7 @@ class _Offer:
             if position >= self._end:
                 break
             try:
-                _buffer, view = self._hasher.read(position, 1)
+                view = self._hasher.read(position, 1)
             except Unreadable:
                 continue
             plain = bytes(view[:chunk_size])

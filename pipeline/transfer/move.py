@@ -117,7 +117,7 @@ class Mover:
         size = self._disk.chunk_size
         first = int(positions[0])
         try:
-            _buffer, view = hasher.read(first, len(positions))
+            view = hasher.read(first, len(positions))
         except SourceError:
             return []  # a seed that can't be read here has nothing to give
         ids = ids_of(rows)

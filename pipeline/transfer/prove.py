@@ -13,6 +13,7 @@ from manifests import tree
 from manifests.entry import ID_SIZE, ZERO_ID, Positions, Rows, ids_of
 from manifests.sealing import Buffer
 from manifests.tree import LEAF_POSITIONS
+from pipeline.exporters.aligned import Aligned
 from pipeline.transfer.index_file import IndexFile
 
 _STEP = 4 << 20
@@ -41,26 +42,27 @@ class Hasher:
         found: list[bytes] = []
         for at in range(first, first + count, step):
             number = min(step, first + count - at)
-            buffer, view = self.read(at, number)
+            view = self.read(at, number)
+            buffer, start = self._local.aligned.buffer, self._local.aligned.start
             for offset in range(0, number * size, size):
-                if buffer.startswith(self._zero, offset):
+                if buffer.startswith(self._zero, start + offset):
                     found.append(ZERO_ID)
                 else:
                     found.append(self._chunk_id(view[offset : offset + size]))
         return b"".join(found)
 
-    def read(self, first: int, count: int) -> tuple[bytearray, memoryview]:
+    def read(self, first: int, count: int) -> memoryview:
         """The chunks themselves, at most 4 MiB; valid until this thread's next call. Zeros behind the disk's end."""
         local = self._local
         size = self._chunk_size
-        if not hasattr(local, "buffer"):
-            local.buffer = bytearray(max(_STEP, size))
-            local.view = memoryview(local.buffer)
+        if not hasattr(local, "aligned"):
+            local.aligned = Aligned(max(_STEP, size))
+        view: memoryview = local.aligned.view
         length = min(count * size, self._size - first * size)
-        self._disk.read_into(first * size, local.view[:length])
+        self._disk.read_into(first * size, view[:length])
         if length < count * size:
-            local.view[length : count * size] = bytes(count * size - length)
-        return local.buffer, local.view
+            view[length : count * size] = bytes(count * size - length)
+        return view
 
 
 def leaf_of(hasher: Hasher, data: list[tuple[int, int]], leaf: int, positions: int) -> bytes:

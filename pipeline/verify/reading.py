@@ -21,6 +21,7 @@ from pipeline.progress import Counters, Watch, ignore
 from pipeline.repository import Repository, missing
 from pipeline.transfer.fetch import Fetcher, PackJob, by_pack
 from pipeline.transfer.index_reader import IndexReader
+from pipeline.transfer.pack_lists import packs_of
 from pipeline.transfer.prove import to_ranges
 from pipeline.transfer.relocations import Moved, relocations_of
 from pipeline.units import count
@@ -85,6 +86,13 @@ def _disk(
                 watch(counters)
         while ahead:
             take()
+    named = packs_of(repository, disk)
+    for pack in sorted(packs.ids[number] for number in seen):
+        if pack not in named:
+            report.problems.append(
+                f"{point.manifest.label} disk {disk.number}: the index refers to {pack_key(pack)}, which no pack list"
+                " of the disk names: a collection would delete it"
+            )
     if disk_digest(leaves, size=disk.size, chunk_size=disk.chunk_size).hex() != disk.digest:
         report.problems.append(
             f"{point.manifest.label} disk {disk.number}: the index does not give the digest in the manifest"

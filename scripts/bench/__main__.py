@@ -154,6 +154,32 @@ def _stream(arguments: argparse.Namespace) -> int:
     return judge(streams.bounds())
 
 
+def _refresh(arguments: argparse.Namespace) -> int:
+    from scripts.bench.refresh import Wish, refresh
+    from scripts.bench.verdict import judge
+
+    disks = tuple((_bytes(size), _bytes(data)) for size, data in zip(arguments.sizes, arguments.data, strict=True))
+    wish = Wish(
+        disks,
+        changed=arguments.chunks,
+        repeats=arguments.repeats,
+        staged_by=arguments.staged_by,
+        side_by_side=arguments.disks,
+        each=_bytes(arguments.each),
+        rest=arguments.rest,
+        seed=arguments.seed,
+    )
+    with workplace(arguments.work, arguments.restore_to, arguments.store_in) as ground:
+        refreshes = refresh(ground, wish)
+    if arguments.json:
+        refreshes.write(arguments.json)
+    print(f"\n{refreshes.table()}")
+    if not arguments.check:
+        return 0
+    print()
+    return judge(refreshes.bounds())
+
+
 def _gc(arguments: argparse.Namespace) -> int:
     from scripts.bench.gc import gc
 
@@ -261,6 +287,22 @@ def _parser() -> argparse.ArgumentParser:
     made = command("stream", _stream, "a disk sent as a VMDK over TLS beside a plain restore, and over a slow link")
     made.add_argument("--size", type=float, default=4, help="GiB of the disk")
     made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--json", type=Path, help="all figures")
+    placed(made)
+    restored(made)
+    checked(made)
+
+    made = command("refresh", _refresh, "from a point committed to its machine switched on at (simulated) VMware")
+    made.add_argument("--sizes", type=float, nargs=2, default=(20, 200), help="GiB of the two disks")
+    made.add_argument("--data", type=float, nargs=2, default=(2, 8), help="GiB of data on each")
+    made.add_argument("--chunks", type=int, default=1280, help="changed chunks of 64 KiB")
+    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument(
+        "--staged-by", choices=("worker", "bulk"), default="worker", help="how the disks came there first"
+    )
+    made.add_argument("--rest", type=float, default=2, help="seconds that the agent is left alone before each export")
+    made.add_argument("--disks", type=int, default=4, help="of the machine that is imported as a whole for its memory")
+    made.add_argument("--each", type=float, default=1, help="GiB of data on each of these")
     made.add_argument("--json", type=Path, help="all figures")
     placed(made)
     restored(made)

@@ -43,9 +43,10 @@ class CommandFailed(Exception):
     """A command ended with another status than zero; the message carries the end of what it printed."""
 
 
-def run(command: Command, log: Path) -> Figures:
-    """Run a command to its end, its output appended to `log`. Raises CommandFailed."""
-    with open(log, "ab") as output:
+def run(command: Command, log: Path, *, answer: Path | None = None) -> Figures:
+    """Run a command to its end, its output appended to `log`; with `answer` standard output is written there. Raises
+    CommandFailed."""
+    with open(log, "ab") as output, open(answer or os.devnull, "wb") as answered:
         output.write(f"$ {' '.join(command.arguments)}\n".encode())
         output.flush()
         begin = time.perf_counter()
@@ -54,7 +55,7 @@ def run(command: Command, log: Path) -> Figures:
             env={**os.environ, **command.environment},
             cwd=command.directory,
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=answered if answer else output,
             stderr=output,
             start_new_session=True,
         )

@@ -55,6 +55,11 @@ class Minio:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def objects(self) -> Path:
+        """Where the bucket's objects are: each a directory."""
+        return self._data / BUCKET
+
     def __enter__(self) -> "Minio":
         (self._data / BUCKET).mkdir(parents=True)
         log = self._data.with_suffix(".log")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,46 @@ def test_a_silent_agent_is_told_from_a_slow_one(wire: Wire) -> None:
     with wire.running():
         remote.silence = 60
         assert remote.perform(order_id("to nobody"), "inventory", Nothing()).report.state == "done"
+
+
+def test_a_disk_that_is_plugged_in_wakes_an_idle_agent(wire: Wire) -> None:
+    with wire.running(idle=600) as program:
+        order = wire.remote.send(order_id("soon"), "inventory", Nothing())
+        threading.Event().wait(0.2)
+        assert program.journal.handled < order.number, "it idles"
+        wire.devices.add("sdb")
+        assert wire.fate(order.number)[0] == "done"
+        assert program.pace.wait(active=False) == program.pace.fast
+
+
+def test_attention_that_is_asked_for_first_of_all_is_paid(wire: Wire) -> None:
+    with wire.running():
+        pass
+    wire.remote.attend(60)
+    with wire.running(idle=600) as program:
+        for _ in range(500):
+            if program.pace.wait(active=False) == program.pace.fast:
+                break
+            threading.Event().wait(0.01)
+        assert program.pace.wait(active=False) == program.pace.fast
+
+
+def test_an_agent_that_gave_a_sign_of_life_is_believed_without_an_order(wire: Wire) -> None:
+    with wire.running(idle=600):
+        now = datetime.now(UTC)
+        assert wire.remote.lives(60, since=now - timedelta(minutes=1))
+        assert not wire.remote.lives(60, since=now + timedelta(minutes=1)), "its host was started since"
+        assert not wire.remote.lives(-1, since=now - timedelta(minutes=1)), "the sign is older than that"
+        assert not list(wire.store.list(order_key(wire.agent, 1)))
+
+
+def test_the_steps_of_an_order_are_all_that_was_waited_for(wire: Wire) -> None:
+    with wire.running():
+        outcome = wire.remote.perform(order_id("counted"), "inventory", Nothing())
+    assert sum(outcome.steps.values()) == pytest.approx(outcome.waited, abs=0.01)
+    report = outcome.report.model_copy(update={"steps": {"pick_up": 4.0, "write": 6.0}})
+    assert replace(outcome, waited=10.5, accepted=3.0, report=report).steps == {"pick_up": 3, "write": 6, "mail": 1.5}
+    assert replace(outcome, waited=9.5, accepted=None, report=report).steps == {"pick_up": 3.5, "write": 6, "mail": 0}
 
 
 def test_retiring_ends_the_agent_and_takes_its_mailbox_away(wire: Wire) -> None:

@@ -35,6 +35,8 @@ class Wire:
         self.agents = self.controller("controller")
         self.code = self.agents.pair("worker", "memory://wire")
         self.said: list[str] = []
+        self.devices = {"sda"}
+        """Of the agent's host."""
 
     @property
     def agent(self) -> str:
@@ -49,21 +51,22 @@ class Wire:
             sleep=lambda _seconds: threading.Event().wait(QUICK) and None,
         )
 
-    def program(self, name: str = "agent", code: PairingCode | None = None) -> AgentProgram:
+    def program(self, name: str = "agent", code: PairingCode | None = None, idle: float = QUICK) -> AgentProgram:
         """The agent on a host of this name."""
         journal = Journal(self.root / name, self.agent)
         return AgentProgram(
             self.store,
             journal,
             journal.identity(code or self.code),
-            pace=Pace(idle=QUICK, fast=QUICK),
+            pace=Pace(idle=idle, fast=QUICK),
             tell=self.said.append,
+            devices=lambda: frozenset(self.devices),
         )
 
     @contextmanager
-    def running(self, name: str = "agent") -> Iterator[AgentProgram]:
+    def running(self, name: str = "agent", idle: float = QUICK) -> Iterator[AgentProgram]:
         """The agent at work, paired."""
-        program = self.program(name)
+        program = self.program(name, idle=idle)
         program.answer()
         thread = threading.Thread(target=program.run)
         thread.start()

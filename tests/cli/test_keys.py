@@ -405,3 +405,20 @@ def test_secrets_are_in_no_log_and_no_output(
         said += path.read_text(errors="replace")
     assert PASSPHRASE not in said
     assert CHUNK  # the disk had something to send
+
+
+@pytest.mark.parametrize("role", ["importer", "exporter"])
+@pytest.mark.parametrize("way", [("--share", "1", "--deep"), ("--share", "1"), ("--listing",)])
+def test_who_may_not_record_damage_is_told_of_it_all_the_same(
+    repository: Path, disk: Path, tmp_path: Path, use: Callable[..., None], failback: Run, role: str, way: tuple[str]
+) -> None:
+    assert failback("export", "web", "--disk", disk).code == 0
+    added(failback, "--role", role, "--key-file", tmp_path / "other")
+    use(key_file=tmp_path / "other")
+    assert failback("scrub", *way).code == 0
+    [pack] = [path for path in (repository / "packs").rglob("*") if path.is_file()]
+    os.truncate(pack, pack.stat().st_size - 1)
+    done = failback("scrub", *way)
+    assert done.code == 5
+    assert pack.name in done.out
+    assert "could not be recorded" in done.err

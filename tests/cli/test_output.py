@@ -7,14 +7,22 @@ import os
 import pty
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from cli.conftest import Run, command
 from pipeline import units
+from pipeline.cli.arrived import _tell_disks
+from pipeline.cli.invocation import Common, Invocation
 from pipeline.cli.output import Output
 from pipeline.cli.progress import Meter, sentence
+from pipeline.place import DiskRestored
 from pipeline.progress import Counters
+
+if TYPE_CHECKING:
+    from pipeline.catalogue import Point
 
 
 def test_quiet_prints_errors_only(repository: Path, disk: Path, tmp_path: Path, process: Run) -> None:
@@ -184,3 +192,15 @@ def test_what_others_wrote_gives_the_terminal_no_orders(capsys: pytest.CaptureFi
     said = capsys.readouterr()
     assert said.out == "a\\x1b[2Jb\tc\n"
     assert said.err == "warning: \\u202egnp.exe\nfailback: console: \\x9b31m\\x07\n  then\nthis\n"
+
+
+def test_a_disk_that_has_no_name_but_its_number_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(target: str) -> str:
+        counters = Counters(phase="restore", disk="disk 0", total=0)
+        result = DiskRestored(0, target, "full", "it is new", "ab" * 32, "a proof", counters)
+        point = SimpleNamespace(manifest=SimpleNamespace(disks=[SimpleNamespace(number=0, unreadable=())]))
+        _tell_disks(Invocation("import", Common()), cast("Point", point), [result], dry_run=True)
+        return capsys.readouterr().out
+
+    assert told("disk 0").splitlines() == ["  disk 0: full, it is new"]
+    assert told("/srv/disk0.raw").splitlines() == ["  disk 0: /srv/disk0.raw: full, it is new"]

@@ -87,6 +87,14 @@ def test_a_failed_check_stops_the_machine_and_is_told_to_cron(bring: Run, shed: 
     assert len(machines(shed, "on")) == 1
 
 
+def test_the_result_says_where_the_time_went(bring: Run) -> None:
+    tried = bring("--rehearse", "--hook", "door:web", "--json").result
+    assert list(tried["steps"]) == ["start", "preflight", "find", "stage", "build", "boot", "checks", "drop"]
+    done = bring("--hook", "door:web", "--json").result
+    assert list(done["steps"]) == ["start", "preflight", "find", "stage", "build", "boot", "checks"]
+    assert 0 < sum(done["steps"].values()) <= done["seconds"] + 0.01
+
+
 def test_the_result_is_one_json_object(bring: Run) -> None:
     result = bring("--hook", "door:web", "--json").result
     assert (result["ok"], result["exit_code"], result["target"]) == (True, 0, "shed")
@@ -324,6 +332,26 @@ def test_what_a_killed_verification_left_is_cleaned_and_nothing_else(
     assert {place["name"]: place["action"] for place in places} == {"web/import": "none", "web/verify": "remove"}
     assert sorted(shed.rglob("*")) == before
     assert "there is nothing to remove" in failback("clean").out
+
+
+def test_a_target_that_cannot_be_asked_keeps_nothing_from_being_cleaned_at_others(
+    shed: Path, tmp_path: Path, process: Run, monkeypatch: pytest.MonkeyPatch, failback: Run
+) -> None:
+    monkeypatch.setenv("SHED_DIES_AT", "build")
+    verify = ("verify", "web", "--boot", "--to", "shed", "--map", tmp_path / "map.yaml", "--hook", "door:web")
+    assert process(*verify).code == -signal.SIGKILL
+    monkeypatch.delenv("SHED_DIES_AT")
+    [record] = (tmp_path / "state" / "places").rglob("place.json")
+    other = record.parents[2] / "absent" / record.parent.name / record.name
+    other.parent.mkdir(parents=True)
+    other.write_text(record.read_text().replace('"shed"', '"absent"'))
+    done = failback("clean")
+    assert done.code == 2, "cron is told"
+    assert "absent is unknown" in done.err
+    assert "1 place cleaned" in done.out
+    assert list(shed.iterdir()) == []
+    assert failback("clean", "--json").result["places"][0]["action"] == "failed"
+    assert failback("clean", "web", "--to", "absent").code == 2
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from transfer.support import CHUNK, MIB, FakeDisk, Workbench, assert_clean, make_disk, noise, poke, punch, text
 
-from manifests.names import pack_key, page_key
+from manifests.envelope import Kind
+from manifests.names import manifest_key, pack_key, page_key
+from manifests.packlist import encode_pack_list
 from pipeline.errors import StoreUnavailable
 from pipeline.exporters.open import open_exporter
 from pipeline.store.fault import Fail, FaultyStore, Rule
 from pipeline.transfer.index_reader import IndexReader
+from pipeline.transfer.pack_lists import packs_of
 from pipeline.verify import listing
 from pipeline.verify.disk import verify_disk
 from pipeline.verify.listing import verify_listing
@@ -211,3 +214,21 @@ def test_a_disk_that_cannot_be_read_in_places_is_not_equal(bench: Workbench, sou
     report = verify_disk(bench.repository, point, point.manifest.disks[0], disk, parallel=2)
     assert report.ranges == [(3 * CHUNK, CHUNK)]
     assert any("cannot read" in p for p in report.problems)
+
+
+def test_a_pack_that_no_list_names_is_told_before_a_collection_takes_it(bench: Workbench, source: Path) -> None:
+    """Collections go by pack lists alone. Everything can be read as long as they did not."""
+    point = bench.point()
+    disk = point.manifest.disks[0]
+    used = {pack for _c, pack, _o, _n in bench.index().values()}
+    uses = packs_of(bench.repository, disk)
+    left_out = min(used)
+    plain = encode_pack_list({pack: use for pack, use in uses.items() if pack != left_out})
+    short, _length = bench.repository.put_page_object(Kind.PACK_LIST, plain)
+    wrong = point.manifest.model_copy(
+        update={"disks": (disk.model_copy(update={"packs": (short.hex(),), "base_lists": 1}),)}
+    )
+    bench.store.put(manifest_key("vm", 2), wrong.encode(bench.repository.sealing))
+    [problem] = verify_reading(bench.repository, bench.point(), parallel=2).problems
+    assert pack_key(left_out) in problem
+    assert "no pack list" in problem

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from nbd.tools import loop, mounted, needs_root, run
 
 from pipeline.errors import TargetBusy, TargetError, TargetMismatch, UsageError
+from pipeline.exporters.aligned import Aligned
 from pipeline.exporters.blockdev import BlockDevice
 from pipeline.writers import device as module
 from pipeline.writers import linux
@@ -162,3 +164,19 @@ def test_where_writes_are_not_counted_no_guard_is_like_another(disk: Path) -> No
         finally:
             switch.write_text("1")
         writer.close()
+
+
+@needs_root
+def test_a_proof_is_read_from_the_disk_and_not_from_the_cache(disk: Path) -> None:
+    with loop(disk) as device, closing(open_device(device, expect_size=SIZE)) as writer:
+        writer.write(0, [b"a" * SIZE])
+        writer.flush()
+        writer.drop_cache()
+        aligned, odd = Aligned(1 << 20).view, memoryview(bytearray(1000))
+        for word in (b"a", b"b"):  # what was read once is not kept
+            disk.write_bytes(word * SIZE)
+            writer.read_into(4096, aligned)
+            assert bytes(aligned) == word * len(aligned)
+        writer.drop_cache()
+        writer.read_into(SIZE - 1000, odd)
+        assert bytes(odd) == b"b" * 1000

@@ -39,7 +39,7 @@ def watch(
     from pipeline.runs.fold import fold
     from pipeline.runs.journal import Journal
     from pipeline.runs.report import document, lines
-    from pipeline.runs.status import status_lines, status_of
+    from pipeline.runs.status import looked_at, status_lines, status_of
 
     repository = invocation.open_repository()
     state, stored = find_run(repository, run)
@@ -47,7 +47,8 @@ def watch(
     invocation.how_to_go_on = lambda: f"the run goes on; `failback run watch {state.run}` looks again"
 
     def picture() -> list[str]:
-        return [*lines(state, stored.plan, None), *status_lines(status_of(repository, state))]
+        looked = looked_at(repository, state.run) if state.met is None else None
+        return [*lines(state, stored.plan, None), *status_lines(status_of(repository, state), looked)]
 
     with _view(invocation.output) as show:
         while True:
