@@ -35,6 +35,21 @@ def test_the_way_back_is_not_offered_to_a_run_that_takes_it_or_took_it(disaster:
     assert undo(d.state(), d.plan) == "it went back: the takeover side runs again"
 
 
+def test_a_split_is_offered_where_the_others_are_of_use_without_the_one_that_fails(disaster: Make) -> None:
+    d = disaster()
+    d.bad = {"web-2": "502"}
+    d.begin()
+    held = d.conduct()
+    assert isinstance(held, Hold)
+    assert f"`failback run split {d.run} web-2`: it stays at the takeover site, and db, web-1 come home" in held.remedy
+    d = disaster()
+    d.bad = {"db": "no answer"}
+    d.begin()
+    held = d.conduct()
+    assert isinstance(held, Hold)
+    assert "split" not in held.remedy
+
+
 def test_conditions_that_are_waited_for_are_told_once_and_again_when_they_hold(disaster: Make) -> None:
     d = disaster(conditions=[{"name": "go", "kind": "flag", "settings": {"flag": "go"}}])
     d.begin()

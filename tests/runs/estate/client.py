@@ -31,7 +31,7 @@ class Client:
     def newest(self) -> int:
         return self.acknowledged[-1][0] if self.acknowledged else 0
 
-    def goes_on(self, port: int, seconds: float = 60.0) -> bool:
+    def goes_on(self, port: int, seconds: float = 300.0) -> bool:
         """Whether something new is acknowledged at that port."""
         before, end = len(self.acknowledged), time.monotonic() + seconds
         while time.monotonic() < end:

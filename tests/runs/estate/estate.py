@@ -181,13 +181,15 @@ class Estate:
         return (self.root / "begun.log").read_text()
 
     def begun(self, *arguments: object) -> subprocess.Popen[str]:
-        """Left to itself."""
+        """Left to itself; killed at the end of the estate if it still runs."""
         words = [*COMMAND, *map(str, arguments)]
         log = (self.root / "begun.log").open("a")
         with log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 words, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True
             )
+        self._stack.callback(process.kill)
+        return process
 
     def killed_when(self, holds: Callable[[RunState], bool], *arguments: object) -> None:
         """A command that conducts is killed as soon as the journal says so."""

@@ -52,6 +52,16 @@ class Watcher:
         since = time.monotonic() - within
         return list(dict.fromkeys(boot for at, boot in list(self.heard[machine]) if at >= since))
 
+    def until_boots(self, machine: str, count: int, seconds: float = 300.0) -> bool:
+        """Whether so many were heard within that time, and never more, and the last of them is alive."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            boots = self.boots(machine)
+            if len(boots) >= count:
+                return len(boots) == count and boots[-1] in self.alive(machine)
+            time.sleep(0.1)
+        return False
+
     def overlaps(self) -> list[Overlap]:
         return [found for machine in list(self.heard) for found in overlaps(machine, list(self.heard[machine]))]
 
