@@ -203,7 +203,7 @@ class Estate:
     def until(self, holds: Callable[[RunState], bool], process: subprocess.Popen[str] | None = None) -> RunState:
         journal, end = None, time.monotonic() + SECONDS
         while True:
-            if journal is None and (names := run_names(self.repository)):
+            if journal is None and (names := [n for n in run_names(self.repository) if n.startswith("shop-")]):
                 journal = Journal(self.repository, names[-1])
             if journal is not None and (state := state_of(journal)).number and holds(state):
                 return state
