@@ -22,11 +22,13 @@ Outcome = Literal["committed", "rolled back", "partly committed", "cancelled", "
 
 
 class Started(Model):
-    """The first entry: what is executed. The plan's version never changes during a run."""
+    """The first entry: what is executed. The plan's version never changes during a run, and `digest`, of its document,
+    tells one that was written over."""
 
     kind: Literal["started"] = "started"
     plan: str
     version: int
+    digest: str
     purpose: Purpose = "cutover"
 
 

@@ -84,6 +84,8 @@ class RunState:
     """Entries so far: what a person's command expects to find (`--expect`)."""
     plan: str = ""
     version: int = 0
+    digest: str = ""
+    """Of that version's document."""
     purpose: Purpose = "cutover"
     started: datetime | None = None
     started_by: str = ""
@@ -143,6 +145,7 @@ def step(state: RunState, entry: Entry) -> None:
     match entry.body:
         case Started() as body:
             state.plan, state.version, state.purpose = body.plan, body.version, body.purpose
+            state.digest = body.digest
             state.started, state.started_by = entry.time, entry.by
         case Taken() as body:
             state.conductor, state.process = body.conductor, body.process

@@ -64,12 +64,9 @@ def status_lines(status: Status | None) -> list[str]:
         return ["", "  nobody conducts it: `failback run conduct` goes on"]
     who = f"process {status.process.get('pid')} on {status.process.get('host')}"
     found = ["", f"  conducted by {who}, last seen {status.at:%H:%M:%S} UTC"]
-    for what, seen in _pairs(status.said.get("conditions")):
-        found.append(f"    {what:<20} {seen}")
-    for what, far in _pairs(status.said.get("progress")):
-        found.append(f"    {what:<20} {far}")
-    for what, told in _pairs(status.said.get("told")):
-        found.append(f"    {what:<20} {told}")
+    said = [pair for about in ("conditions", "progress", "told") for pair in _pairs(status.said.get(about))]
+    wide = min(20, max((len(what) for what, _seen in said), default=0))
+    found += [f"    {what:<{wide}}  {seen}" for what, seen in said]
     if away := status.said.get("commit-pending"):
         found.append(f"    commit-pending: the repository is away, nothing is undone meanwhile: {away}")
     return found

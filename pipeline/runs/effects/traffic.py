@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pipeline.errors import TargetError
+from pipeline.plans.agree import traffic_of
 from pipeline.plans.model import Group, TrafficStep
-from pipeline.plans.registry import traffic_class
-from pipeline.plans.traffic import Gate, Way
+from pipeline.plans.traffic import Way
 from pipeline.runs.effects.job import Job, Result
 from pipeline.target import Build, Importer
 
@@ -15,18 +13,13 @@ from pipeline.target import Build, Importer
 def open_step(job: Job) -> Result:
     group, step = _step(job)
     job.confirm()
-    return {"did": _gate(step).open(_way(job, group))}
+    return {"did": traffic_of(step).open(_way(job, group))}
 
 
 def close_step(job: Job) -> Result:
     group, step = _step(job)
     job.confirm()
-    return {"did": _gate(step).close(_way(job, group))}
-
-
-def _gate(step: TrafficStep) -> Gate[Any]:
-    kind = traffic_class(step.kind)
-    return kind(kind.Settings.model_validate(step.settings))
+    return {"did": traffic_of(step).close(_way(job, group))}
 
 
 def _step(job: Job) -> tuple[Group, TrafficStep]:
@@ -41,8 +34,8 @@ def _way(job: Job, group: Group) -> Way:
     environment = {
         "FAILBACK_RUN": job.run,
         "FAILBACK_GROUP": group.name,
-        "FAILBACK_MACHINES": ",".join(machines),
-        "FAILBACK_EPOCH": ",".join(epochs),
+        "FAILBACK_MACHINES": "\n".join(machines),
+        "FAILBACK_EPOCH": "\n".join(epochs),
     }
 
     def at_home(machine: str) -> tuple[Importer, Build]:
