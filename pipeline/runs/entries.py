@@ -16,7 +16,19 @@ from pipeline.errors import CorruptObject, NewerFormat
 
 Purpose = Literal["cutover", "rehearsal"]
 Verb = Literal[
-    "approve", "reject", "pause", "resume", "cancel", "hold", "retry", "rollback", "commit", "split", "flag", "override"
+    "approve",
+    "reject",
+    "pause",
+    "resume",
+    "cancel",
+    "hold",
+    "retry",
+    "rollback",
+    "commit",
+    "split",
+    "flag",
+    "override",
+    "answer",
 ]
 Outcome = Literal["committed", "rolled back", "partly committed", "cancelled", "rehearsed"]
 
@@ -105,8 +117,8 @@ class Turned(Model):
 
 
 class Decided(Model):
-    """A person's word. `what`: the question, group or flag it is about; `machines`: those that stay (split) or whose
-    state is vouched for (override)."""
+    """A person's word. `what`: the question, group, flag or machine it is about; `machines`: those that stay (split) or
+    whose state is vouched for (override)."""
 
     kind: Literal["decided"] = "decided"
     verb: Verb
@@ -115,6 +127,8 @@ class Decided(Model):
     machines: tuple[str, ...] = ()
     discard: bool = False
     """For a rollback: what was written at home since the gate opened is given up."""
+    yes: bool = False
+    """For an answer about a machine, `what`."""
     reason: str = ""
 
 

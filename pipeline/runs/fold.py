@@ -40,6 +40,11 @@ class Effect:
     since: datetime | None = None
     """When the first attempt was about to be made."""
     ended: datetime | None = None
+    open: int = 0
+    """Entry at which what goes on now was intended first; 0: nothing goes on. A kill in between does not end it."""
+
+    began_at: int = 0
+    """The same of the last time that anything went on."""
 
     @property
     def began(self) -> bool:
@@ -75,6 +80,17 @@ class Stand:
     time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a person who looked at a machine says of it. `number`: of the entry."""
+
+    yes: bool
+    by: str
+    time: datetime
+    reason: str
+    number: int
+
+
 @dataclass(slots=True)
 class RunState:
     """See `fold`."""
@@ -108,6 +124,8 @@ class RunState:
     vouched: dict[str, str] = field(default_factory=dict)
     """Machines that a person vouches for being off, and who."""
     flags: set[str] = field(default_factory=set)
+    words: dict[str, Word] = field(default_factory=dict)
+    """By machine, the newest."""
     accepted: set[str] = field(default_factory=set)
     """Words for why the run stood still that a person has taken note of by `retry`: not again for these."""
     cancelled: str = ""
@@ -163,10 +181,13 @@ def _conducted(state: RunState, entry: Entry, body: Intended | Ended | Met | Ask
             effect = state.effects.setdefault(body.effect, Effect())
             effect.attempts += 1
             effect.since = effect.since or entry.time
+            if not effect.open:
+                effect.open = effect.began_at = entry.number
         case Ended():
             effect = state.effects.setdefault(body.effect, Effect())
             if effect.done:
                 return
+            effect.open = 0
             effect.done, effect.failed = body.done, not body.done and not body.transient
             effect.result, effect.error, effect.remedy = body.result, body.error, body.remedy
             effect.reason = body.reason
@@ -226,6 +247,8 @@ def _decided(state: RunState, entry: Entry, body: Decided) -> None:
             state.stand = None
             for effect in state.effects.values():
                 effect.failed = False
+        case "answer":
+            state.words[body.what] = Word(body.yes, entry.by, entry.time, body.reason, entry.number)
         case "flag":
             state.flags.add(body.what)
         case "override":
