@@ -183,6 +183,11 @@ def alive_key(agent: str) -> str:
     return f"{agent_prefix(agent)}alive"
 
 
+def clock_key(agent: str) -> str:
+    """Written anew by the controller while it needs the agent."""
+    return f"{agent_prefix(agent)}clock"
+
+
 def order_key(agent: str, number: int) -> str:
     return f"{agent_prefix(agent)}orders/{number:010d}"
 

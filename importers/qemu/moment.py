@@ -158,7 +158,7 @@ def opened(takeover: Takeover, found: Sequence[tuple[dict[str, str], str]]) -> I
         os.close(directory)
 
 
-def clear(takeover: Takeover, qmp: Qmp, images: Sequence[Image]) -> None:
+def clear(takeover: Takeover, qmp: Qmp) -> None:
     """Nothing of a reading is left, but the bitmap that began with it."""
     if takeover.get(_SERVER):
         with suppress(QmpError):  # it does not run
@@ -169,7 +169,8 @@ def clear(takeover: Takeover, qmp: Qmp, images: Sequence[Image]) -> None:
             with suppress(QmpError):  # it ends by itself just now
                 qmp.execute("block-job-cancel", device=job["device"], force=True)
     _until_gone(qmp)
-    nodes = [str(node["node-name"]) for node in qmp.execute("query-named-block-nodes", flat=True)]
+    found = qmp.execute("query-named-block-nodes", flat=True)
+    nodes = [str(node["node-name"]) for node in found]
     for name in nodes:
         if name.startswith(OURS) and not name.endswith("-file"):
             qmp.execute("blockdev-del", node_name=name)
@@ -177,10 +178,10 @@ def clear(takeover: Takeover, qmp: Qmp, images: Sequence[Image]) -> None:
         if name.startswith(OURS) and name.endswith("-file"):
             with suppress(QmpError):  # it went with the overlay
                 qmp.execute("blockdev-del", node_name=name)
-    for image in images:
-        for name in image.bitmaps:
-            if name.startswith(_COPY):
-                qmp.execute("block-dirty-bitmap-remove", node=image.node, name=name)
+    for node in found:
+        for bitmap in node.get("dirty-bitmaps", []):
+            if str(bitmap.get("name", "")).startswith(_COPY):
+                qmp.execute("block-dirty-bitmap-remove", node=node["node-name"], name=bitmap["name"])
     clear_files(takeover)
 
 

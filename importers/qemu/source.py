@@ -179,8 +179,7 @@ class QemuSource:
         takeover = subject.takeover
         manifest = parent.manifest if parent is not None else None
         with takeover.qmp() as qmp:
-            run = takeover.look(qmp)
-            moment.clear(takeover, qmp, run.images)
+            moment.clear(takeover, qmp)
             images = self._chosen(subject, takeover.look(qmp).images)
             hardware = _hardware(qmp)
         try:
@@ -591,7 +590,7 @@ class QemuSource:
         """After a reading; a QEMU that has ended meanwhile took all but the files with it."""
         try:
             with subject.takeover.qmp() as qmp:
-                moment.clear(subject.takeover, qmp, subject.takeover.look(qmp).images)
+                moment.clear(subject.takeover, qmp)
         except SourceUnavailable:
             if not noted(subject.takeover, TOUCHED):
                 raise

@@ -153,6 +153,9 @@ class Takeover:
         """The same; nothing is noted."""
         number = qmp.process
         folder = _folder(number)
+        before = self.noted
+        if before is not None and before.process == number and before.alive and _read_by_us(qmp):
+            return before  # the job's filter stands where the disks are
         return Run(
             process=number,
             started=started(number),
@@ -165,6 +168,10 @@ class Takeover:
     def holders(self, run: Run) -> list[str]:
         """Who has one of its files open, in words; besides those who cannot be seen from here."""
         return [words for file in run.files if (words := _holder(Path(run.folder) / file))]
+
+
+def _read_by_us(qmp: Qmp) -> bool:
+    return any(str(job["device"]).startswith(OURS) for job in qmp.execute("query-block-jobs"))
 
 
 def _arguments(number: int) -> tuple[str, ...]:

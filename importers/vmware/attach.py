@@ -20,6 +20,8 @@ from pipeline.target import Control
 UNITS = tuple(unit for unit in range(16) if unit != 7)
 """Of a SCSI controller; 7 is itself."""
 CONTROLLERS = 4
+PLUGGED = "independent_persistent"
+"""Mode of what is plugged in; the worker's own disk has another."""
 _FIRST_CONTROLLER, _FIRST_DISK = -101, -201
 
 
@@ -33,11 +35,12 @@ def attach(connection: Connection, worker: Vm, control: Control, files: Sequence
     places = _places(worker, len(missing), changes)
     device = vim.vm.device
     for number, (file, (controller, unit)) in enumerate(zip(missing, places, strict=True)):
-        backing = device.VirtualDisk.FlatVer2BackingInfo(fileName=file, diskMode="independent_persistent")
+        backing = device.VirtualDisk.FlatVer2BackingInfo(fileName=file, diskMode=PLUGGED)
         disk = device.VirtualDisk(key=_FIRST_DISK - number, controllerKey=controller, unitNumber=unit, backing=backing)
         changes.append(device.VirtualDeviceSpec(operation="add", device=disk))
     spec = vim.vm.ConfigSpec(deviceChange=changes)
-    reconfigure(connection, worker.object, control, spec, f"cannot plug disks into the worker {worker.name}")
+    about = f"cannot plug disks into the worker {worker.name}"
+    reconfigure(connection, worker.object, control, spec, about, lambda now: set(files) <= _files(now))
 
 
 def detach(connection: Connection, worker: Any, control: Control, files: Collection[str]) -> None:
@@ -50,7 +53,8 @@ def detach(connection: Connection, worker: Any, control: Control, files: Collect
         return
     changes = [vim.vm.device.VirtualDeviceSpec(operation="remove", device=disk.device) for disk in disks]
     spec = vim.vm.ConfigSpec(deviceChange=changes)
-    reconfigure(connection, worker, control, spec, f"cannot unplug disks from the worker {now.name}")
+    about = f"cannot unplug disks from the worker {now.name}"
+    reconfigure(connection, worker, control, spec, about, lambda then: not set(files) & _files(then))
 
 
 def uuid_of(connection: Connection, worker: Any, file: str) -> str:
@@ -62,6 +66,10 @@ def uuid_of(connection: Connection, worker: Any, file: str) -> str:
     raise TargetMismatch(
         f"{file} is not plugged into the worker", remedy="somebody unplugged it: run the same command again"
     )
+
+
+def _files(vm: Vm) -> set[str]:
+    return {disk.file for disk in vm.disks}
 
 
 def _places(worker: Vm, wanted: int, changes: list[Any]) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from importers.vmware.observe import serial_of
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import choose
 from importers.vmware.properties import values_of
+from importers.vmware.spec import tried_name
 from importers.vmware.vm import Vm, options_of
 from pipeline.errors import TargetError
 from pipeline.place import Purpose
@@ -37,6 +38,11 @@ def build_spec(
     control: Control,
 ) -> Any:
     """One change, all of it or nothing, that may be made twice. Makes the isolated network when one is needed."""
+    if purpose == "rehearsal" and (named := [network.name for network in wanted.networks if network.name]):
+        raise TargetError(
+            f"a rehearsal of {vm.name} would be in the network {named[0]}",
+            remedy="rehearse with isolated adapters alone",
+        )
     choice = choose(connection, site, (), wanted, options)
     changes = [_removed(device) for device in vm.devices if isinstance(device, vim.vm.device.VirtualEthernetCard)]
     plugs = _plugs(connection, site, options, vm, wanted.networks, control)
@@ -44,7 +50,7 @@ def build_spec(
         changes.append(_added(device_of(-100 - number, card, backing, connected=connected)))
     changes += _serial(connection, options, vm, purpose)
     return vim.vm.ConfigSpec(
-        name=wanted.name,
+        name=tried_name(wanted.name) if purpose == "rehearsal" else wanted.name,
         numCPUs=choice.cpus,
         numCoresPerSocket=choice.cores,
         memoryMB=choice.memory >> 20,
@@ -67,18 +73,25 @@ def _plugs(
     """One for each adapter: what it is in, and whether its cable is plugged in. vSphere makes no adapter that is in no
     network: where there is no isolated one it is in any other with its cable pulled."""
     plugs: list[tuple[Any, bool]] = []
+    alone: tuple[Any, bool] | None = None
     for network in networks:
         if network.name is not None:
             plugs.append((backing_of(connection, find_network(connection, site, network.name)), True))
             continue
-        apart = isolated_network(connection, site, options, vm, control)
-        anywhere = apart or next(iter(all_networks(connection, site)), None)
-        if anywhere is None:
-            raise TargetError(
-                f"{site.compute.name} has no network for the adapters of {vm.name}", remedy="make a port group there"
-            )
-        plugs.append((backing_of(connection, anywhere), apart is not None))
+        alone = alone or _alone(connection, site, options, vm, control)
+        plugs.append(alone)
     return plugs
+
+
+def _alone(connection: Connection, site: Site, options: VmwareOptions, vm: Vm, control: Control) -> tuple[Any, bool]:
+    """What an isolated adapter is in, and whether its cable is plugged in."""
+    apart = isolated_network(connection, site, options, vm, control)
+    anywhere = apart or next(iter(all_networks(connection, site)), None)
+    if anywhere is None:
+        raise TargetError(
+            f"{site.compute.name} has no network for the adapters of {vm.name}", remedy="make a port group there"
+        )
+    return backing_of(connection, anywhere), apart is not None
 
 
 def _serial(connection: Connection, options: VmwareOptions, vm: Vm, purpose: Purpose) -> list[Any]:

@@ -12,12 +12,13 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from importers.vmware.connection import Connection
 from importers.vmware.controllers import Slot
+from importers.vmware.find import SEQUENCE, STAGING
 from importers.vmware.hardware import rounded
 from importers.vmware.lease import DeviceUrl, Lease, Received, opened
 from importers.vmware.options import VmwareOptions
@@ -58,21 +59,37 @@ def import_disks(
     *,
     level: int = 0,
 ) -> tuple[Any, list[DiskRestored]]:
-    """The machine (vim.VirtualMachine), whole but not yet marked so, and what was sent. `order` asks for the lease.
+    """The machine (vim.VirtualMachine), whole but not yet marked so, and what was sent. `order` asks for the lease. The
+    note that it is our own import stays until the caller has marked it.
 
     Raises TargetUnavailable when line or lease is lost, and whatever the host refuses; what was made is gone then.
     """
     about = f"cannot import {point.manifest.label}"
-    lease = opened(connection, order, context.control, about)
-    journal.note(NOTE, json.dumps({"session": connection.session, "lease": lease.id}))
-    with lease:
+    noted = begin_note(connection, journal)
+    with opened(connection, order, context.control, about) as lease:
+        noted["lease"] = lease.id
+        journal.note(NOTE, json.dumps(noted))
         info = lease.ready()
-        journal.note(NOTE, json.dumps({"session": connection.session, "lease": lease.id, "machine": info.entity._moId}))
+        noted["machine"] = str(info.entity._moId)
+        journal.note(NOTE, json.dumps(noted))
         targets = _matched(lease.urls(info), slots, about)
         done = _sent(connection, context, options, lease, point, targets, level)
         lease.complete()
-    journal.note(NOTE, "")
     return info.entity, done
+
+
+def begin_note(connection: Connection, journal: Journal) -> dict[str, str]:
+    """What is noted before a lease is asked for. The session of an earlier command ends first, and its leases with it:
+    nothing would tell of them any more."""
+    _end_dead(connection, json.loads(journal.get(NOTE) or "{}"))
+    noted = {"session": connection.session, **({"borrowed": "yes"} if connection.borrowed else {})}
+    journal.note(NOTE, json.dumps(noted))
+    return noted
+
+
+def _end_dead(connection: Connection, noted: Mapping[str, str]) -> None:
+    if noted and noted["session"] != connection.session and "borrowed" not in noted:
+        connection.end_session(noted["session"])
 
 
 def _sent(
@@ -118,7 +135,7 @@ def _sent(
             watching.end()
         errors = [error for job in jobs if (error := job.exception()) is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, _Other)):
-            raise error
+            raise lease.told(error) if isinstance(error, TargetError) else error
     confirmed = _confirmed(lease.received(), streams, targets, {disk.number: rounded(disk.size) for disk in disks})
     return [
         DiskRestored(
@@ -210,19 +227,37 @@ def _place(url: DeviceUrl) -> tuple[int, int] | None:
     return (int(found[2]), int(found[3])) if found else None
 
 
-def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control) -> None:
-    """A machine that an import of ours left half made. Waits for its lease to end where that cannot be ended."""
-    noted = journal.get(NOTE)
-    if noted:
-        session = json.loads(noted)["session"]
-        if session != connection.session:
-            connection.end_session(session)
+def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control, *, whole: str = SEQUENCE) -> None:
+    """A machine that an import left half made, or that a later one has replaced. Waits for its lease to end where that
+    cannot be ended.
+
+    Whose import it was the journal tells. One that another host of ours began may be alive: it is left alone until its
+    lease would be over; raises TargetBusy when it becomes whole meanwhile. `whole`: the mark that says so.
+    """
+    if SEQUENCE in vm.marks or STAGING in vm.marks:
+        destroy(connection, vm, control)  # no lease holds it
+        return
+    noted = json.loads(journal.get(NOTE) or "{}")
+    _end_dead(connection, noted)
+    lost = noted.get("session") == connection.session and "lease" not in noted
+    if noted.get("machine") == vm.id or lost:  # ours, or what we asked for when the answer was lost
+        _cancel(connection, vm)
+        _until_gone(connection, vm, control)
+    else:
+        _outlived(connection, vm, control, whole)
+    journal.note(NOTE, "")
+
+
+def _cancel(connection: Connection, vm: Vm) -> None:
     try:
         tasks = values_of(connection, vm.object, "recentTask").get("recentTask") or ()
     except TargetMismatch:
-        tasks = ()  # it went with its session
+        return  # it went with its session
     for task in tasks:
         cancel_task(connection, task)
+
+
+def _until_gone(connection: Connection, vm: Vm, control: Control) -> None:
     deadline = time.monotonic() + LEASE_SECONDS
     pause = threading.Event()
     told = False
@@ -237,4 +272,27 @@ def take_away(connection: Connection, vm: Vm, journal: Journal, control: Control
                 control.tell(f"waiting for vSphere to end the dead import of {vm.name}")
                 told = True
             pause.wait(STEP_SECONDS)
-    journal.note(NOTE, "")
+
+
+def _outlived(connection: Connection, vm: Vm, control: Control, whole: str) -> None:
+    """Gone, in the end: by its lease's own end, or because nobody completed it for longer than that."""
+    deadline = time.monotonic() + LEASE_SECONDS
+    pause = threading.Event()
+    told = False
+    while (now := look(connection, vm.object)) is not None:
+        control.check()
+        if whole in now.marks:
+            raise TargetBusy(
+                f"another command, of another host, has just imported {now.name}",
+                remedy="run the same command again: it goes on from there",
+            )
+        if time.monotonic() > deadline:
+            _cancel(connection, now)
+            _until_gone(connection, now, control)
+            return
+        if not told:
+            control.tell(
+                f"another host seems to import {vm.name}: waiting for that to end, {LEASE_SECONDS:.0f} s at most"
+            )
+            told = True
+        pause.wait(STEP_SECONDS)

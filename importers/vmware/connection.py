@@ -100,6 +100,12 @@ class Connection:
         return self._session
 
     @property
+    def borrowed(self) -> bool:
+        """The session is somebody else's, and not ours to end."""
+        self._open()
+        return self._borrowed
+
+    @property
     def context(self) -> ssl.SSLContext:
         """What is trusted for `host`: use it for files of datastores, too."""
         self._open()

@@ -27,6 +27,8 @@ REFUSED: type[Exception] = vmodl.MethodFault
 """What every answer that is a fault is."""
 _SPACE = "free some there, or name another datastore in the mapping (`storage`, `datastore`)"
 _HELD = "see which task, backup job or machine holds it, wait for that or end it, then run the same command again"
+_LOCKED = "failed to lock the file"
+"""A host's words for a disk that another machine has; they come in a fault of no particular kind (unverified)."""
 _AGAIN = "run the same command again: it looks for what is there before it makes anything"
 _LICENCE = "assign a licence that allows changes through the API (the free one of ESXi does not)"
 
@@ -92,6 +94,8 @@ def explain(fault: BaseException, about: str) -> FailbackError:
         if type(fault) is HTTPException:  # pyvmomi's for an HTTP status that is none of SOAP
             return TargetUnavailable(f"{about}: the server, or a proxy before it, answers {reason}", remedy=_AGAIN)
         return TargetUnavailable(f"{about}: the connection was cut ({reason})", remedy=_AGAIN)
+    if isinstance(fault, vim.fault.GenericVmConfigFault) and _LOCKED in _said(fault, "").lower():
+        return TargetBusy(f"{about}: {_said(fault, '')}", remedy=_HELD)
     for kind, error, message, remedy in _TABLE:
         if isinstance(fault, kind):
             return error(f"{about}: {message(fault)}", remedy=remedy)

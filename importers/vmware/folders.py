@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
 
 from pyVmomi import vim
 
 from importers.vmware.connection import Connection
-from importers.vmware.datastores import Datastore, find_datastore
+from importers.vmware.datastores import Datastore
 from importers.vmware.faults import CUT, REFUSED, explain
 from importers.vmware.files import split_path
 from importers.vmware.inventory import Site
@@ -30,36 +32,56 @@ _OBJECTS = ("vsan", "vvol")
 NOTE = "folders"
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A folder of ours, and where it is: what a mapping says may be another thing when it is taken away."""
+
+    path: str
+    """As vSphere writes it, `[datastore] folder`."""
+    datacenter: str
+    """Its id, and that of the datastore."""
+    datastore: str
+
+
 def make_folders(
     connection: Connection, site: Site, stores: Sequence[Datastore], paths: Sequence[str], journal: Journal
 ) -> None:
     """Of `folders_needed`, noted before the first is made; those that are there stay."""
     if not paths:
         return
-    journal.note(NOTE, json.dumps(sorted({*noted(journal), *paths})))
     by_name = {store.name: store for store in stores}
+    ours = [Noted(path, site.datacenter.id, by_name[split_path(path)[0]].id) for path in paths]
+    _note(journal, [*noted(journal), *(one for one in ours if one not in noted(journal))])
     for path in paths:
         datastore, folder = split_path(path)
         make_folder(connection, site, by_name[datastore], folder)
 
 
-def sweep(connection: Connection, site: Site, journal: Journal, used: Collection[str], control: Control) -> None:
+def sweep(connection: Connection, journal: Journal, used: Collection[str], control: Control) -> None:
     """Take away the noted folders that none of the files `used` is in: their machines are gone."""
     left = noted(journal)
-    for path in [path for path in left if not any(file.startswith(f"{path}/") for file in used)]:
-        if files := _files_in(connection, site, path, control):
-            control.tell(f"{path} stays: {files[0]} is in it, which is none of ours")
+    for one in [one for one in left if not any(file.startswith(f"{one.path}/") for file in used)]:
+        if files := _files_in(connection, one, control):
+            control.tell(f"{one.path} stays: {files[0]} is in it, which is none of ours")
         elif files is not None:
-            remove_folder(connection, site, path, control)
-        left.remove(path)
-        journal.note(NOTE, json.dumps(left) if left else "")
+            remove_folder(connection, connection.managed(vim.Datacenter, one.datacenter), one.path, control)
+        left.remove(one)
+        _note(journal, left)
 
 
-def _files_in(connection: Connection, site: Site, path: str, control: Control) -> list[str] | None:
-    """Names; None: there is no such folder."""
+def _note(journal: Journal, folders: Sequence[Noted]) -> None:
+    journal.note(NOTE, json.dumps([astuple(one) for one in folders]) if folders else "")
+
+
+def _files_in(connection: Connection, one: Noted, control: Control) -> list[str] | None:
+    """Names; None: there is no such folder, or no such datastore any more."""
+    path = one.path
     about = f"cannot look into {path}"
-    store = find_datastore(connection, site, split_path(path)[0])
-    browser = values_of(connection, store.object, "browser")["browser"]
+    try:
+        store = connection.managed(vim.Datastore, one.datastore)
+        browser = values_of(connection, store, "browser")["browser"]
+    except TargetMismatch:
+        return None
     task = connection.order(
         lambda: browser.SearchDatastore_Task(path, vim.host.DatastoreBrowser.SearchSpec(matchPattern=["*"])), about
     )
@@ -72,8 +94,8 @@ def _files_in(connection: Connection, site: Site, path: str, control: Control) -
     return [str(file.path) for file in found.file or ()]
 
 
-def noted(journal: Journal) -> list[str]:
-    return list(json.loads(journal.get(NOTE) or "[]"))
+def noted(journal: Journal) -> list[Noted]:
+    return [Noted(*one) for one in json.loads(journal.get(NOTE) or "[]")]
 
 
 def folders_needed(disks: Sequence[NewDisk], home_datastore: str, home: str) -> list[str]:
@@ -98,11 +120,11 @@ def make_folder(connection: Connection, site: Site, datastore: Datastore, home: 
         raise explain(fault, about) from fault
 
 
-def remove_folder(connection: Connection, site: Site, path: str, control: Control) -> bool:
+def remove_folder(connection: Connection, datacenter: Any, path: str, control: Control) -> bool:
     """With everything in it; `path` of `folders_needed`. False: it is not there."""
     about = f"cannot remove {path}"
     manager = connection.content.fileManager
-    task = connection.order(lambda: manager.DeleteDatastoreFile_Task(path, site.datacenter.object), about)
+    task = connection.order(lambda: manager.DeleteDatastoreFile_Task(path, datacenter), about)
     try:
         wait(connection, task, control, about)
     except TargetMismatch as error:

@@ -77,6 +77,53 @@ def find_site(connection: Connection, options: VmwareOptions) -> Site:
     )
 
 
+def site_of(connection: Connection, machine: Any) -> Site:
+    """Where a machine is that exists: whatever the mapping says now. No hosts are listed."""
+    values = values_of(connection, machine, "resourcePool", "runtime.host", "parent")
+    pool, host = values.get("resourcePool"), values.get("runtime.host")
+    if pool is not None:
+        compute = values_of(connection, pool, "owner")["owner"]
+    elif host is not None:  # a template is in no pool
+        compute = values_of(connection, host, "parent")["parent"]
+    else:
+        raise NoChoice(
+            f"nothing tells where the machine {machine._moId} is", remedy="give the user System.View on its cluster"
+        )
+    datacenter = datacenter_of(connection, compute)
+    names = values_of_all(connection, [compute], "name", "resourcePool")[0]
+    folder = values_of(connection, datacenter.object, "vmFolder")["vmFolder"]
+    return Site(
+        datacenter=datacenter,
+        compute=Entity(compute, unquote(names.get("name", ""))),
+        hosts=(),
+        named_host=None,
+        pool=Entity(pool or names.get("resourcePool"), "Resources"),
+        vm_folder=Entity(folder, "vm"),
+    )
+
+
+def datacenter_of(connection: Connection, thing: Any) -> Entity:
+    """The datacenter that an object of the inventory is in."""
+    while thing is not None:
+        values = values_of(connection, thing, "name", "parent")
+        if isinstance(thing, vim.Datacenter):
+            return Entity(thing, unquote(values.get("name", "")))
+        thing = values.get("parent")
+    raise NoChoice("it is in no datacenter that we may see", remedy="give the user System.View on the datacenter")
+
+
+def path_of(connection: Connection, datacenter: Entity) -> str:
+    """Its inventory path: with the folders that it is in, names as vCenter keeps them."""
+    names: list[str] = []
+    thing = datacenter.object
+    while thing is not None:
+        values = values_of(connection, thing, "name", "parent")
+        if values.get("parent") is not None:  # the root has no place in paths
+            names.insert(0, str(values.get("name", "")))
+        thing = values.get("parent")
+    return "/".join(names) or datacenter.name
+
+
 def find_datacenter(connection: Connection, name: str) -> Entity:
     """By name or inventory path; empty: the only one."""
     if "/" in name:
@@ -96,19 +143,20 @@ def find_pool(connection: Connection, compute: Entity, name: str) -> Entity:
         below = values_of(connection, pool.object, "resourcePool").get("resourcePool", [])
         names = values_of_all(connection, list(below), "name")
         there = [Entity(o, unquote(v.get("name", ""))) for o, v in zip(below, names, strict=True)]
-        pool = choose("resource pool", part, there, where=f"in {pool.name}", key="pool")
+        pool = choose("resource pool", unquote(part), there, where=f"in {pool.name}", key="pool")
     return pool
 
 
 def find_folder(connection: Connection, site: Site, path: str) -> Entity:
-    """Machine folder by path below the datacenter's; empty: that itself. Raises NoChoice."""
+    """Machine folder by path below the datacenter's (a slash in a name is %2f there); empty: that itself. Raises
+    NoChoice."""
     folder = site.vm_folder
     for part in (part for part in path.split("/") if part):
         below = values_of(connection, folder.object, "childEntity").get("childEntity", [])
         below = [child for child in below if isinstance(child, vim.Folder)]
         names = values_of_all(connection, below, "name")
         there = [Entity(o, unquote(v.get("name", ""))) for o, v in zip(below, names, strict=True)]
-        folder = choose("folder", part, there, where=f"in the machine folder {folder.name}", key="folder")
+        folder = choose("folder", unquote(part), there, where=f"in the machine folder {folder.name}", key="folder")
     return folder
 
 

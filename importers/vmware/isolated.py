@@ -7,6 +7,7 @@ by name, and others may be in it. Where we may not make one the adapters' cables
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from pyVmomi import vim, vmodl
@@ -18,20 +19,23 @@ from importers.vmware.networks import PortGroup, all_networks, find_network
 from importers.vmware.options import VmwareOptions
 from importers.vmware.properties import values_of
 from importers.vmware.vm import Vm
+from importers.vmware.wiring import OWN_ISOLATED, isolation_of
 from pipeline.errors import TargetError
 from pipeline.target import Control
 
-NAME = "failback-isolated"
+NAME = OWN_ISOLATED
 PORTS = 128
+LOOKS = 10
+"""A second apart, for a network that was just made."""
 
 
 def isolated_network(
     connection: Connection, site: Site, options: VmwareOptions, vm: Vm, control: Control
 ) -> PortGroup | None:
     """None: there is none, and none can be made. Raises NoChoice for one that the mapping names and that is not there,
-    TargetError for one of our name that has an uplink."""
+    TargetError for one that has an uplink, on whatever host the machine may be moved to."""
     if options.isolated:
-        return find_network(connection, site, options.isolated)
+        return _without_uplink(connection, site, find_network(connection, site, options.isolated))
     host = values_of(connection, vm.object, "runtime.host").get("runtime.host")
     if host is None:
         return None
@@ -41,9 +45,28 @@ def isolated_network(
         why = explain(fault, f"cannot make a network without uplink for {vm.name}")
         control.tell(f"{why.message}; the cables of its adapters are pulled (name one with `isolated` in the options)")
         return None
-    there = [n for n in all_networks(connection, site) if n.name == NAME and n.kind == "standard"]
-    ours = [n for n in there if not n.hosts or str(host._moId) in n.hosts]
-    return ours[0] if ours else None
+    pause = threading.Event()
+    for _ in range(LOOKS):
+        for network in all_networks(connection, site):
+            here = not network.hosts or str(host._moId) in network.hosts
+            if network.name == NAME and network.kind == "standard" and here:
+                return _without_uplink(connection, site, network)
+        control.check()
+        pause.wait(1.0)  # vCenter learns of it from the host
+    control.tell(
+        f"the network {NAME} that was made for {vm.name} does not appear; the cables of its adapters are pulled"
+    )
+    return None
+
+
+def _without_uplink(connection: Connection, site: Site, network: PortGroup) -> PortGroup:
+    """Looked at again each time: since the preflight somebody may have given the switch one."""
+    if open_on := isolation_of(connection, site, network):
+        raise TargetError(
+            f"the network {network.name} is to isolate machines, and its switch has uplinks on {', '.join(open_on)}",
+            remedy="take the uplinks off it, or name a port group without a way out with `isolated` in the options",
+        )
+    return network
 
 
 def _make(connection: Connection, host: Any) -> None:
@@ -57,6 +80,12 @@ def _make(connection: Connection, host: Any) -> None:
             f"the switch {NAME} has an uplink ({', '.join(map(str, switch.pnic))}): nothing is isolated on it",
             remedy="take the uplink off it, or name an isolated port group with `isolated` in the options",
         )
+    group = next((group for group in info.portgroup or () if str(group.spec.name) == NAME), None)
+    if group is not None and str(group.spec.vswitchName) != NAME:
+        raise TargetError(
+            f"the port group {NAME} of the host is on the switch {group.spec.vswitchName}, which is none of ours",
+            remedy="rename it, or name an isolated port group with `isolated` in the options",
+        )
     about = f"cannot make the switch {NAME}"
     if switch is None:
         _once(
@@ -64,7 +93,7 @@ def _make(connection: Connection, host: Any) -> None:
             lambda: system.AddVirtualSwitch(NAME, vim.host.VirtualSwitch.Specification(numPorts=PORTS)),
             about,
         )
-    if not any(str(group.spec.name) == NAME for group in info.portgroup or ()):
+    if group is None:
         spec = vim.host.PortGroup.Specification(name=NAME, vlanId=0, vswitchName=NAME, policy=vim.host.NetworkPolicy())
         _once(connection, lambda: system.AddPortGroup(spec), about)
 

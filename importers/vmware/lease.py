@@ -13,12 +13,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from pyVmomi import vmodl
+from pyVmomi import vim, vmodl
 
 from importers.vmware.connection import Connection
 from importers.vmware.faults import CUT, REFUSED, explain
 from importers.vmware.properties import values_of
-from pipeline.errors import FailbackError, TargetError, TargetUnavailable
+from pipeline.errors import (
+    FailbackError,
+    TargetBusy,
+    TargetError,
+    TargetFull,
+    TargetUnavailable,
+    Unsupported,
+)
 from pipeline.target import Control
 
 RENEW_SECONDS = 15.0
@@ -51,7 +58,7 @@ class Received:
 
 
 class Lease:
-    """Inside its `with` block it is renewed; one that was not completed in it is aborted."""
+    """Once it is ready it is renewed, to the end of its `with` block; one that was not completed in it is aborted."""
 
     def __init__(self, connection: Connection, lease: Any, control: Control, about: str) -> None:
         self._connection, self._lease, self._control, self.about = connection, lease, control, about
@@ -68,13 +75,15 @@ class Lease:
         return str(self._lease._moId)
 
     def ready(self) -> Any:
-        """Waits until it is; its HttpNfcLeaseInfo. Reading `info` earlier is a fault."""
+        """Waits until it is; its HttpNfcLeaseInfo. Reading `info` earlier is a fault, and so is renewing."""
         while True:
             self._control.check()
             state = self._state()
             if state == "ready":
                 info = values_of(self._connection, self._lease, "info")["info"]
                 self._seconds = min(RENEW_SECONDS, max(1.0, float(info.leaseTimeout or 300) / 4))
+                self._thread = threading.Thread(target=self._renew, name=f"lease {self.id}", daemon=True)
+                self._thread.start()
                 return info
             if state in ("error", "done"):
                 raise self._failed()
@@ -95,8 +104,6 @@ class Lease:
         ]
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._renew, name=f"lease {self.id}", daemon=True)
-        self._thread.start()
         return self
 
     def __exit__(
@@ -118,6 +125,24 @@ class Lease:
         if self._broken.is_set():
             raise TargetUnavailable(f"{self.about}: {self._reason}", remedy=_AGAIN)
 
+    def told(self, error: TargetError) -> TargetError:
+        """What vSphere says about the end of the lease, where a call or an upload saw no more than its `error`: that
+        somebody holds the disk, or that there is no room. What may be gone the next time is TargetUnavailable."""
+        gone = TargetUnavailable(f"{self.about}: its lease is gone, perhaps with its session", remedy=_AGAIN)
+        if isinstance(error.__cause__, vmodl.fault.ManagedObjectNotFound):
+            return gone
+        try:
+            if self._state() != "error":
+                return error
+            found = self._failed()
+        except vmodl.fault.ManagedObjectNotFound:
+            return gone
+        except _NO_MATTER:
+            return error  # nobody answers
+        if isinstance(found, (TargetBusy, TargetFull, TargetUnavailable, Unsupported)):
+            return found
+        return TargetUnavailable(found.message, remedy=found.remedy or error.remedy)
+
     def received(self) -> list[Received]:
         """Empty where the platform does not tell."""
         try:
@@ -125,7 +150,8 @@ class Lease:
         except vmodl.fault.MethodNotFound:
             return []
         except (REFUSED, *CUT) as fault:
-            raise explain(fault, f"{self.about}: cannot ask what the host received") from fault
+            error = explain(fault, f"{self.about}: cannot ask what the host received")
+            raise self.told(error) if isinstance(error, TargetError) else error from fault
         return [
             Received(str(e.key), str(e.sha1 or "").lower(), int(e.size or 0), int(e.capacity or 0))
             for e in entries or ()
@@ -136,12 +162,16 @@ class Lease:
         """The machine is whole. When the answer is lost the lease's state tells."""
         try:
             self._connection.order(self._lease.HttpNfcLeaseComplete, self.about)
-        except TargetUnavailable:
+        except TargetUnavailable as error:
+            if isinstance(error.__cause__, vim.fault.NotAuthenticated):
+                raise  # it had no effect, and the lease is not found because it went with its session
             try:
                 if self._state() != "done":
                     raise
             except vmodl.fault.ManagedObjectNotFound:
                 pass  # a lease that is done is soon forgotten; whether the machine is there is looked at next
+        except TargetError as error:
+            raise self.told(error) from error
         self._done = True
         self._ended.set()
 

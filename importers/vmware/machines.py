@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 from pyVmomi import vim
 
@@ -35,9 +37,22 @@ def find_machine(connection: Connection, marker: uuid.UUID) -> Any | None:
 def machine_called(connection: Connection, folder: Entity, name: str) -> Any | None:
     """The machine or vApp of that name in a folder: names are unique there. (On a single ESXi host: anywhere.)"""
     index = connection.content.searchIndex
-    return connection.ask(lambda: index.FindChild(folder.object, name), f"cannot look for {name}")
+    for kept in dict.fromkeys((name, escaped(name))):
+        found = connection.ask(partial(index.FindChild, folder.object, kept), f"cannot look for {name}")
+        if found is not None:
+            return found
+    return None
+
+
+def escaped(name: str) -> str:
+    """As vCenter keeps it: what would break a path is slashed out."""
+    return name.replace("%", "%25").replace("/", "%2f").replace("\\", "%5c")
 
 
 def machines_called(connection: Connection, root: Any, name: str) -> list[Any]:
     """Machines of that name anywhere below `root`."""
-    return [thing for thing, v in children(connection, root, vim.VirtualMachine, "name") if v.get("name") == name]
+    return [
+        thing
+        for thing, v in children(connection, root, vim.VirtualMachine, "name")
+        if unquote(v.get("name", "")) == name
+    ]

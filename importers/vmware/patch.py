@@ -19,16 +19,17 @@ from importers.vmware import guard
 from importers.vmware.attach import attach, detach, uuid_of
 from importers.vmware.bulk import take_away
 from importers.vmware.connection import Connection
-from importers.vmware.find import EMPTY, MACHINE, NAME, SEQUENCE, SLOTS, STAGING, Found, marker_of_slot
+from importers.vmware.find import EMPTY, MACHINE, NAME, SEQUENCE, SLOTS, STAGING, Found, find, marker_of_slot
 from importers.vmware.hardware import rounded
-from importers.vmware.inventory import find_site
+from importers.vmware.inventory import Site, find_site
 from importers.vmware.machines import find_machine
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import plan_machine
+from importers.vmware.spec import meanwhile
 from importers.vmware.staging import differs, rename, staged, unchanged
 from importers.vmware.tasks import wait
-from importers.vmware.vm import Vm, destroy, look, put_marks
-from importers.vmware.worker import Worker, ready_worker
+from importers.vmware.vm import DISKS, Vm, destroy, disks_text, look, put_marks
+from importers.vmware.worker import Worker, WorkerOff, find_worker, ready_worker
 from manifests.entry import PackTable
 from manifests.manifest import Disk
 from pipeline.agent.orders import DiskName, Receive
@@ -45,6 +46,8 @@ from pipeline.wanted import Wanted
 SEEN_SECONDS = 60.0
 """For a disk that was plugged in to be seen by the worker's system."""
 LOOK_SECONDS = 0.5
+ATTEMPTS = 3
+"""With a worker that goes off while it is needed."""
 
 
 AGENT_KNOWS, NOTHING = -1, -2
@@ -75,26 +78,12 @@ def stage_by_worker(
 ) -> Stage:
     """Nothing when the disks hold the point and the guard is whole."""
     journal, control, laps = context.journal(found.marker), context.control, Laps()
-    for vm in found.rest:
-        take_away(connection, vm, journal, control)
-    reason = differs(connection, context, found, point)
     site = find_site(connection, options)
+    _clear(connection, context, options, site, found)
+    reason = differs(connection, context, found, point)
     if not reason and found.stage is not None:
         return unchanged(connection, context, options, found, point, wanted)
-    worker = ready_worker(connection, context, options, site)
-    laps.lap("worker")
-    vm, old = _machine(connection, context, options, found, point, wanted)
-    attempt = _begun(connection, context, found, vm, point)
-    files = [disk.file for disk in vm.disks]
-    laps.lap("mark")
-    attach(connection, _now(connection, worker.machine), control, files)
-    laps.lap("attach")
-    done = [
-        _received(connection, context, worker, found, vm, disk, number, point, attempt, laps)
-        for number, disk in enumerate(sorted(point.manifest.disks, key=lambda disk: disk.number))
-    ]
-    detach(connection, worker.machine, control, files)
-    laps.lap("detach")
+    vm, old, done = _written(connection, context, options, site, found, point, wanted, laps)
     put_marks(
         connection,
         vm.object,
@@ -106,7 +95,48 @@ def stage_by_worker(
     if old is not None:
         destroy(connection, old, control)
     rename(connection, context, found.marker, now, options, wanted)
-    return staged(connection, context, options, found.marker, done, wanted, laps)
+    return staged(connection, context, found.marker, done, wanted, laps)
+
+
+def _written(
+    connection: Connection,
+    context: Context,
+    options: VmwareOptions,
+    site: Site,
+    found: Found,
+    point: Point,
+    wanted: Wanted,
+    laps: Laps,
+) -> tuple[Vm, Vm | None, list[DiskRestored]]:
+    """(the machine whose disks hold the point, an earlier one that goes now, what was done). A worker that goes off
+    meanwhile is started anew, and goes on."""
+    control = context.control
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with ready_worker(connection, context, options, site) as worker:
+                laps.lap("worker")
+                vm, old = _machine(connection, context, options, found, point, wanted)
+                held = _begun(connection, context, found, vm, point)
+                files = [disk.file for disk in vm.disks]
+                laps.lap("mark")
+                with worker.turn():
+                    attach(connection, _now(connection, worker.machine), control, files)
+                laps.lap("attach")
+                done = [
+                    _received(connection, context, worker, found, vm, disk, number, point, held, laps)
+                    for number, disk in enumerate(sorted(point.manifest.disks, key=lambda disk: disk.number))
+                ]
+                with worker.turn():
+                    detach(connection, worker.machine, control, files)
+                laps.lap("detach")
+            return vm, old, done
+        except WorkerOff as error:
+            if attempt == ATTEMPTS:
+                raise
+            control.tell(f"{error.message}: it is started again ({attempt + 1} of {ATTEMPTS})")
+        found = find(connection, found.marker, context.journal(found.marker))
+        _clear(connection, context, options, site, found)
+    raise AssertionError("the last attempt returned or raised")
 
 
 def forecast_worker(connection: Connection, context: Context, found: Found | None, point: Point) -> list[DiskRestored]:
@@ -148,9 +178,18 @@ def prepare_machine(
 ) -> None:
     """A machine with empty disks, when there is none."""
     if found.vm is None:
-        for vm in found.rest:
-            take_away(connection, vm, context.journal(found.marker), context.control)
+        _clear(connection, context, options, find_site(connection, options), found)
         _create(connection, context, options, found, point, wanted, SLOTS[0])
+
+
+def _clear(connection: Connection, context: Context, options: VmwareOptions, site: Site, found: Found) -> None:
+    """Machines that do not count are gone, and the worker has none of their disks."""
+    if not found.rest:
+        return
+    worker = find_worker(connection, context, options, site)
+    for vm in found.rest:
+        release(connection, context, worker, vm)
+        take_away(connection, vm, context.journal(found.marker), context.control)
 
 
 def release(connection: Connection, context: Context, machine: Any, vm: Vm) -> None:
@@ -186,7 +225,7 @@ def _create(
     """With empty disks. A lost answer makes no second one: it is looked for."""
     plan = plan_machine(connection, point.manifest, wanted, options)
     marker = marker_of_slot(found.marker, slot)
-    name = wanted.name if found.vm is None else f"{wanted.name}.failback-{point.manifest.sequence}-{slot}"
+    name = wanted.name if found.vm is None else meanwhile(wanted.name, point.manifest.sequence, slot)
     plan.make_folders(connection, wanted.name, marker, context.journal(found.marker))
     spec = plan.spec(wanted.name, marker, found.marker, {f"failback.{STAGING}": EMPTY}, meanwhile=name)
     about = f"cannot create the machine {name}"
@@ -218,7 +257,7 @@ def _begun(connection: Connection, context: Context, found: Found, vm: Vm, point
     else:
         held = int(vm.marks.get(SEQUENCE, 0))
     attempt = Attempt(sequence, secrets.token_hex(8), held)
-    put_marks(connection, vm.object, context.control, {STAGING: attempt.text(), SEQUENCE: ""})
+    put_marks(connection, vm.object, context.control, {STAGING: attempt.text(), SEQUENCE: "", DISKS: disks_text(vm)})
     guard.note(connection, _now(connection, vm.object), journal)
     return attempt
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importers.vmware.choice import NoChoice
 from importers.vmware.datastores import Datastore, pick
 from importers.vmware.hardware import rounded
-from importers.vmware.inventory import Site
+from importers.vmware.inventory import Host, Site
+from importers.vmware.networks import PortGroup
 from importers.vmware.options import DISK_FORMATS, DiskFormat, VmwareOptions
 from manifests.manifest import Disk
 from pipeline.finding import Finding
@@ -66,6 +67,21 @@ def place_disks(
             message = f"{datastore.name} takes disks of {datastore.largest_disk >> 30} GiB at most"
             findings.append(Finding("error", f"disk {disk.number}", message, "name another `storage:` in the mapping"))
     return placements, findings
+
+
+def fitting_hosts(site: Site, stores: Sequence[Datastore], networks: Sequence[PortGroup]) -> list[Host]:
+    """Usable hosts that have every one of the datastores and networks. Raises NoChoice when none has."""
+    wanted = [hosts for hosts in (*(s.hosts for s in stores), *(n.hosts for n in networks)) if hosts]
+    found = [host for host in site.usable if all(host.id in hosts for hosts in wanted)]
+    if not found:
+        names = [f"the datastore {thing.name}" for thing in stores] + [
+            f"the network {thing.name}" for thing in networks
+        ]
+        raise NoChoice(
+            f"no usable host of {site.compute.name} has {', '.join(dict.fromkeys(names))} together",
+            remedy="name datastores and networks that one host has, or make them known to one",
+        )
+    return found
 
 
 def space(

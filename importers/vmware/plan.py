@@ -15,8 +15,9 @@ from importers.vmware.environment import look_around
 from importers.vmware.folders import folders_needed, make_folders
 from importers.vmware.hardware import Choice, choose_hardware
 from importers.vmware.inventory import Entity, Site, check_usable, find_folder, find_site
+from importers.vmware.networks import all_networks
 from importers.vmware.options import VmwareOptions
-from importers.vmware.placing import place_disks
+from importers.vmware.placing import fitting_hosts, place_disks
 from importers.vmware.policies import find_policy
 from importers.vmware.properties import values_of
 from importers.vmware.spec import NewDisk, home_of, machine_spec
@@ -95,21 +96,23 @@ def plan_machine(connection: Connection, manifest: Manifest, wanted: Wanted, opt
         for placed in sorted(placements, key=lambda placed: placed.number)
     )
     home = placements[0].datastore if placements else find_datastore(connection, site, options.datastore)
+    stores = tuple({placed.datastore.id: placed.datastore for placed in placements}.values())
     return Plan(
         options=options,
         site=site,
         folder=find_folder(connection, site, wanted.folder),
-        host=host_of(connection, site),
+        host=host_of(connection, site, stores, [card.network for card in choice.cards if card.network]),
         choice=choice,
         home=home,
         disks=disks,
-        stores=tuple({placed.datastore.id: placed.datastore for placed in placements}.values()),
+        stores=stores,
         machine=manifest.machine.name,
     )
 
 
-def host_of(connection: Connection, site: Site) -> Any:
-    """A cluster that balances its load chooses by itself; any other wants to be told."""
+def host_of(connection: Connection, site: Site, stores: Sequence[Datastore], networks: Sequence[str]) -> Any:
+    """A cluster that balances its load chooses by itself; any other wants to be told. Raises NoChoice when none of
+    its hosts has what the machine needs."""
     if site.named_host is not None:
         return site.named_host.object
     if not isinstance(site.compute.object, vim.ClusterComputeResource):
@@ -117,4 +120,5 @@ def host_of(connection: Connection, site: Site) -> Any:
     path = "configurationEx.drsConfig.enabled"
     if values_of(connection, site.compute.object, path).get(path):
         return None
-    return site.usable[0].object
+    there = [network for network in all_networks(connection, site) if network.name in networks] if networks else []
+    return fitting_hosts(site, stores, there)[0].object

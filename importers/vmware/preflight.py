@@ -21,10 +21,11 @@ from importers.vmware.inventory import Entity, Site, check_usable, find_folder, 
 from importers.vmware.machines import find_machine, machine_called
 from importers.vmware.networks import all_networks
 from importers.vmware.options import VmwareOptions
-from importers.vmware.placing import Placement, place_disks, space, streams
+from importers.vmware.placing import Placement, fitting_hosts, place_disks, space, streams
 from importers.vmware.policies import find_policy, fitting
 from importers.vmware.privileges import For, Where, check_privileges, root_of
 from importers.vmware.properties import values_of
+from importers.vmware.spec import LONGEST_NAME, tried_name
 from importers.vmware.uploads import findings_of, try_doors
 from importers.vmware.wiring import wiring
 from manifests.manifest import Manifest
@@ -36,18 +37,18 @@ from pipeline.wanted import Wanted
 OLDEST = (6, 7)
 """vSphere that the API calls of ours exist in."""
 SKEW_SECONDS = 60.0
-LONGEST_NAME = 80
 _FREE = ("esxbasic", "esxfree", "free")
 """Editions, as far as known."""
 
 
 def platform(connection: Connection, options: VmwareOptions) -> list[Finding]:
     """What is missing whatever the machine: login, licence, clock, site, rights, ways for uploads."""
+    found: list[Finding] = []
     try:
         about = connection.content.about
         site = find_site(connection, options)
         check_usable(site)
-        found = [Finding("note", "vSphere", f"{about.fullName or about.name} at {connection.name}")]
+        found.append(Finding("note", "vSphere", f"{about.fullName or about.name} at {connection.name}"))
         found += [*_version(connection), *_licence(connection), *_clock(connection)]
         found += findings_of(try_doors(connection, options, site), worker=options.worker.wanted)
         objects: list[tuple[Where, Entity]] = [("folder", site.vm_folder)]
@@ -57,7 +58,7 @@ def platform(connection: Connection, options: VmwareOptions) -> list[Finding]:
         found += _rights(connection, options, site, objects)
         found += _worker(connection, options, site)
     except FailbackError as error:
-        return [_as_finding("vSphere", error)]
+        found.append(_as_finding("vSphere", error))
     return found
 
 
@@ -71,11 +72,12 @@ def machine(
 ) -> list[Finding]:
     """What is wrong or doubtful with this machine at this site. `marker`: of the machine (its instance UUID), where it
     may be there already; what it holds is then not counted twice, and its own name and addresses are no conflict."""
+    found: list[Finding] = []
     try:
         site = find_site(connection, options)
         check_usable(site)
         ours = find_machine(connection, marker) if marker is not None else None
-        found = [*_version(connection), *_licence(connection), *_clock(connection)]
+        found += [*_version(connection), *_licence(connection), *_clock(connection)]
         found += findings_of(try_doors(connection, options, site), worker=options.worker.wanted)
         environment = look_around(connection, site, options.version)
         if options.version and environment.versions and environment.version not in environment.versions:
@@ -95,10 +97,12 @@ def machine(
             held_by(connection, ours) if options.worker.wanted else None,
         )
         found += streams(manifest.disks, worker=options.worker.wanted)
+        found += _together(connection, site, placements, [card.network for card in choice.cards if card.network])
         found += _policy(connection, options, placements)
         found += _devices(wanted)
         folder = _folder(connection, site, wanted.folder, found)
-        found += _name(connection, folder, wanted.name, ours)
+        name = tried_name(wanted.name) if intent.purpose == "rehearsal" else wanted.name
+        found += _name(connection, folder, name, ours)
         found += wiring(connection, site, choice.cards, options, ours)
         found += _pool(connection, site, choice.memory) if intent.boots else []
         objects: list[tuple[Where, Entity]] = [("folder", folder)]
@@ -109,7 +113,7 @@ def machine(
         if ours is not None:
             found += adoption_findings(connection, ours, ours=(layer.NAME,))
     except FailbackError as error:
-        return [_as_finding("vSphere", error)]
+        found.append(_as_finding("vSphere", error))
     return found
 
 
@@ -166,6 +170,16 @@ def _hosts(site: Site, cpus: int, memory: int) -> Iterator[Finding]:
         yield Finding("error", "memory", message, "lower `memory:` in the mapping, or name another cluster or host")
 
 
+def _together(
+    connection: Connection, site: Site, placements: Sequence[Placement], networks: Sequence[str]
+) -> Iterator[Finding]:
+    stores = [placed.datastore for placed in placements]
+    try:
+        fitting_hosts(site, stores, [network for network in all_networks(connection, site) if network.name in networks])
+    except NoChoice as error:
+        yield Finding("error", "host", error.message, error.remedy)
+
+
 def _pool(connection: Connection, site: Site, memory: int) -> Iterator[Finding]:
     limit = values_of(connection, site.pool.object, "config.memoryAllocation.limit")
     most = int(limit.get("config.memoryAllocation.limit") or -1)
@@ -213,14 +227,14 @@ def _name(connection: Connection, folder: Entity, name: str, ours: Any) -> Itera
     other = machine_called(connection, folder, name)
     if other is not None and other != ours:
         message = f"there is a machine or folder called {name!r} in the folder {folder.name} already"
-        remedy = "give this one another `name:` or `folder:`, or take that one over with --adopt"
+        remedy = "give this one another `name:` or `folder:` in the mapping, or rename that one"
         yield Finding("error", "name", message, remedy)
 
 
 def _rights(
     connection: Connection, options: VmwareOptions, site: Site, objects: Sequence[tuple[Where, Entity]]
 ) -> Iterator[Finding]:
-    purposes: list[For] = ["guest", "cleaning"]
+    purposes: list[For] = ["cleaning"]
     if options.worker.wanted:
         purposes.append("worker")
     if not options.isolated:

@@ -15,12 +15,13 @@ from typing import Any, Literal
 from pyVmomi import vmodl
 
 from importers.vmware.connection import Connection
+from importers.vmware.faults import CUT, REFUSED, explain
 from importers.vmware.inventory import Entity
 from importers.vmware.properties import values_of
 from pipeline.finding import Finding
 
 Where = Literal["folder", "pool", "datastore", "network", "cluster", "root"]
-For = Literal["always", "worker", "guest", "attributes", "isolation", "cleaning"]
+For = Literal["always", "worker", "attributes", "isolation", "cleaning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,6 @@ ROLE = (
     Privilege("Datastore.Browse", "datastore"),
     Privilege("Datastore.FileManagement", "datastore"),
     Privilege("Network.Assign", "network"),
-    Privilege("VirtualMachine.GuestOperations.Query", "folder", "guest"),
-    Privilege("VirtualMachine.GuestOperations.Modify", "folder", "guest"),
-    Privilege("VirtualMachine.GuestOperations.Execute", "folder", "guest"),
     Privilege("Host.Inventory.EditCluster", "cluster", "worker", method="ComputeResource.ReconfigureEx"),
     Privilege("Host.Config.Network", "cluster", "isolation", method="host.NetworkSystem.AddPortGroup"),
     Privilege("Global.SetCustomField", "folder", "attributes"),
@@ -73,7 +71,6 @@ ROLE = (
     Privilege("Sessions.TerminateSession", "root", "cleaning"),
 )
 WITHOUT: dict[For, str] = {
-    "guest": "commands in the guest (`hooks` of the kind guest) will not work",
     "worker": "DRS may move the worker while it holds disks: keep it on its host by a rule of your own",
     "isolation": "rehearsals need a port group that you make: name it with `isolated`",
     "cleaning": "what a command that died left is taken away only after vSphere's own time limits",
@@ -103,6 +100,8 @@ def check_privileges(
             message = f"the rights on {thing.name} cannot be looked at here"
             yield Finding("note", "rights", message)
             return
+        except (REFUSED, *CUT) as fault:
+            raise explain(fault, f"cannot look at the rights on {thing.name}") from fault
         yield from _told(where, thing, missing)
 
 

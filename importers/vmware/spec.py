@@ -18,6 +18,8 @@ from importers.vmware.options import DiskFormat, VmwareOptions
 MARKER = "failback.marker"
 """Advanced setting with the marker of the place, beside the instance UUID, which is the marker of the machine."""
 MACHINE = "failback.machine"
+LONGEST_NAME = 80
+"""Characters of a machine's name."""
 _FIRST_DISK = 2000
 _LONGEST_HOME = 60
 
@@ -44,6 +46,17 @@ class OldDisk:
     file: str
     """As vSphere writes it: `[datastore] folder/name.vmdk`."""
     mode: Literal["persistent", "independent_persistent"] = "persistent"
+
+
+def meanwhile(name: str, sequence: int, slot: int) -> str:
+    """Name of a machine while it is made: the earlier one may still have the name that it gets."""
+    tail = f".failback-{sequence}-{slot}"
+    return f"{name[: LONGEST_NAME - len(tail)]}{tail}"
+
+
+def tried_name(name: str) -> str:
+    """Name of a machine that is only tried out: its own name may fill all the room, and more is put behind it."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 10] + name[-10:]
 
 
 def home_of(name: str, marker: uuid.UUID) -> str:

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
 from collections.abc import Sequence
 
 from pyVmomi import vim
 
 from importers.vmware import guard
-from importers.vmware.bulk import ATTEMPTS, import_disks, take_away
+from importers.vmware.bulk import ATTEMPTS, NOTE, import_disks, take_away
 from importers.vmware.connection import Connection
+from importers.vmware.faults import CUT, REFUSED
 from importers.vmware.find import MACHINE, NAME, SEQUENCE, SLOTS, Found, find, marker_of_slot
 from importers.vmware.folders import noted, sweep
-from importers.vmware.inventory import find_folder, find_site
+from importers.vmware.inventory import Entity, find_folder, find_site
 from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import Plan, plan_machine
-from importers.vmware.spec import import_spec
-from importers.vmware.vm import Vm, destroy, look, options_of, put_marks, reconfigure
+from importers.vmware.spec import import_spec, meanwhile
+from importers.vmware.tasks import PATIENCE_SECONDS
+from importers.vmware.vm import DISKS, Vm, destroy, disks_text, look, options_of, put_marks, reconfigure
 from pipeline.catalogue import Point
-from pipeline.errors import LengthExceeded, TargetBusy, TargetMismatch, TargetUnavailable
+from pipeline.errors import FailbackError, LengthExceeded, TargetBusy, TargetMismatch, TargetUnavailable
 from pipeline.laps import Laps
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
-from pipeline.target import Context
+from pipeline.target import Context, Control
 from pipeline.wanted import Wanted
 
-_TEMPORARY = "{name}.failback-{sequence}-{slot}"
-"""Name of a machine while it is imported: the earlier one may still have the name that it gets."""
+_NOT_YET: tuple[type[Exception], ...] = (REFUSED, FailbackError, *CUT)
+PAUSES = (1.0, 30.0)
+"""Seconds before an import that was cut is begun again: a switch or a host that starts anew takes that long."""
 
 
 def stage_bulk(
@@ -48,13 +53,12 @@ def stage_bulk(
     if found.vm is not None:
         destroy(connection, found.vm, context.control)
     rename(connection, context, found.marker, made, options, wanted)
-    return staged(connection, context, options, found.marker, done, wanted, laps)
+    return staged(connection, context, found.marker, done, wanted, laps)
 
 
 def staged(
     connection: Connection,
     context: Context,
-    options: VmwareOptions,
     place: uuid.UUID,
     done: Sequence[DiskRestored],
     wanted: Wanted,
@@ -65,18 +69,18 @@ def staged(
     stage = found.stage
     if stage is None or found.vm is None:
         raise TargetMismatch(f"{wanted.name} is gone", remedy="somebody removed it: run the same command again")
-    tidy(connection, context, options, found)
+    tidy(connection, context, found)
     laps.lap("mark")
     return Stage(stage.machine, stage.sequence, stage.guard, tuple(done), ref=stage.ref, steps=laps.steps)
 
 
-def tidy(connection: Connection, context: Context, options: VmwareOptions, found: Found) -> None:
+def tidy(connection: Connection, context: Context, found: Found) -> None:
     """Folders on datastores that only machines of earlier points needed are gone."""
     journal = context.journal(found.marker)
     if not noted(journal):
         return
     used = [disk.base for vm in (found.vm, *found.rest) if vm is not None for disk in vm.disks]
-    sweep(connection, find_site(connection, options), journal, used, context.control)
+    sweep(connection, journal, used, context.control)
 
 
 def differs(connection: Connection, context: Context, found: Found, point: Point) -> str:
@@ -120,7 +124,8 @@ def _imported(
     slot = next(slot for slot in SLOTS if str(marker_of_slot(found.marker, slot)) not in taken)
     marker = marker_of_slot(found.marker, slot)
     manifest = point.manifest
-    name = _TEMPORARY.format(name=wanted.name, sequence=manifest.sequence, slot=slot)
+    name = meanwhile(wanted.name, manifest.sequence, slot)
+    check_name(connection, plan.folder, found, wanted.name)
     spec = import_spec(plan.spec(wanted.name, marker, found.marker, {}, meanwhile=name))
     plan.make_folders(connection, wanted.name, marker, journal)
     pool, folder, host = plan.site.pool.object, plan.folder.object, plan.host
@@ -140,6 +145,8 @@ def _imported(
             break
         except (TargetUnavailable, TargetBusy, LengthExceeded) as error:
             level = 0 if isinstance(error, LengthExceeded) else level
+            if isinstance(error, TargetUnavailable) and attempt < ATTEMPTS:
+                _pause(connection, context.control, PAUSES[attempt - 1])
             rest = find(connection, found.marker, journal).rest
             # Busy by our own doing: what a dead command had asked for came to be only after we had looked.
             if attempt == ATTEMPTS or (isinstance(error, TargetBusy) and not rest):
@@ -153,13 +160,47 @@ def _imported(
             f"what vSphere made of {manifest.label} has other disks than were asked for",
             remedy="look at the machine in the vSphere client; `failback clean` removes it",
         )
-    marks = {SEQUENCE: str(manifest.sequence), MACHINE: manifest.machine.name, NAME: wanted.name}
+    marks = {
+        SEQUENCE: str(manifest.sequence),
+        MACHINE: manifest.machine.name,
+        NAME: wanted.name,
+        DISKS: disks_text(made),
+    }
     put_marks(connection, machine, context.control, marks)
+    journal.note(NOTE, "")
     made = look(connection, machine)
     if made is None:
         raise TargetMismatch(f"{name} is gone", remedy="somebody removed it: run the same command again")
     guard.note(connection, made, journal)
     return made, done
+
+
+def check_name(connection: Connection, folder: Entity, found: Found, name: str) -> None:
+    """Raises TargetBusy when a machine that is none of the place's has it there."""
+    other = machine_called(connection, folder, name)
+    if other is not None and other not in [vm.object for vm in (found.vm, *found.rest) if vm is not None]:
+        raise TargetBusy(
+            f"there is another machine called {name} in the folder {folder.name}",
+            remedy="give ours another `name` or `folder` in the mapping, or rename that one",
+        )
+
+
+def _pause(connection: Connection, control: Control, seconds: float) -> None:
+    """So long, and until vSphere answers again if it does within tasks.PATIENCE_SECONDS."""
+    service = vim.ServiceInstance("ServiceInstance", connection.content.propertyCollector._stub)
+    start = time.monotonic()
+    pause = threading.Event()
+    while True:
+        control.check()
+        passed = time.monotonic() - start
+        if passed >= seconds:
+            try:
+                connection.asked(service.CurrentTime)
+                return
+            except _NOT_YET:
+                if passed > seconds + PATIENCE_SECONDS:
+                    return  # what comes next says why
+        pause.wait(0.5)
 
 
 def rename(
@@ -170,12 +211,7 @@ def rename(
     if vm.name == name:
         return
     folder = find_folder(connection, find_site(connection, options), wanted.folder)
-    other = machine_called(connection, folder, name)
-    if other is not None and other != vm.object:
-        raise TargetBusy(
-            f"there is another machine called {name} in the folder {folder.name}",
-            remedy="give ours another `name` or `folder` in the mapping, or rename that one",
-        )
+    check_name(connection, folder, find(connection, place, context.journal(place)), name)
     journal = context.journal(place)
     token = guard.token_of(journal)
     spec = vim.vm.ConfigSpec(name=name, extraConfig=options_of({NAME: name}))

@@ -22,13 +22,13 @@ from importers.vmware.build import build_spec
 from importers.vmware.bulk import take_away
 from importers.vmware.connection import Connection
 from importers.vmware.find import BOOTED, BUILT, KEPT, MACHINE, NAME, Found, find
-from importers.vmware.inventory import find_folder, find_site
+from importers.vmware.inventory import find_folder, find_site, path_of, site_of
 from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions, connection_differs, parse_options
 from importers.vmware.patch import forecast_worker, prepare_machine, release, stage_by_worker
 from importers.vmware.staging import forecast_bulk, stage_bulk, tidy
 from importers.vmware.trial import Trial
-from importers.vmware.vm import Vm, destroy, look, put_marks, reconfigure
+from importers.vmware.vm import Vm, check_own, destroy, look, put_marks, reconfigure
 from importers.vmware.worker import find_worker
 from pipeline.catalogue import Point
 from pipeline.errors import TargetBusy, TargetError, TargetMismatch, Unsupported, UsageError
@@ -131,6 +131,13 @@ class VmwareImporter:
                 f"{found.build.name} is built on the disks: they cannot be made another point's",
                 remedy="drop or remove the machine first",
             )
+        if found.vm is not None and (others := layer.foreign(found.vm, place.marker)):
+            raise TargetBusy(
+                f"{found.vm.name} has a snapshot that is not ours: {others[0]!r}",
+                remedy="remove it in the vSphere client, or wait until the backup job that took it has done so",
+            )
+        if found.vm is not None:
+            check_own(found.vm)
         options = _options(wanted)
         if options.worker.wanted:
             return stage_by_worker(self._connection, self._context, options, found, point, wanted)
@@ -187,6 +194,7 @@ class VmwareImporter:
             layer.make(connection, vm, control, place.marker, purpose, wanted.name, wanted.networks)
         spec = build_spec(connection, site, options, self._now(vm), wanted, purpose, control)
         reconfigure(connection, vm.object, control, spec, f"cannot build {wanted.name}")
+        self._places.pop(vm.id, None)
         set_attributes(connection, vm.object, options.attributes)
         build = self._find(place.marker).build
         assert build is not None, "its layer was just made"
@@ -264,7 +272,7 @@ class VmwareImporter:
         if found.vm is not None:
             power.switch_off(connection, found.vm.object, found.vm.name, control, seconds=0)
             destroy(connection, found.vm, control)
-        tidy(connection, self._context, parse_options(self._context.options), self._find(marker))
+        tidy(connection, self._context, self._find(marker))
         return found.vm is not None or bool(found.rest)
 
     def _unplug(self, found: Found) -> None:
@@ -272,9 +280,10 @@ class VmwareImporter:
         options = parse_options(self._context.options)
         if not options.worker.wanted:
             return
-        worker = find_worker(self._connection, self._context, options, find_site(self._connection, options))
         for vm in (found.vm, *found.rest):
             if vm is not None:
+                site = site_of(self._connection, vm.object)
+                worker = find_worker(self._connection, self._context, options, site)
                 release(self._connection, self._context, worker, vm)
 
     def adopt(self, reference: str, marker: uuid.UUID) -> Place:
@@ -316,14 +325,15 @@ class VmwareImporter:
     # -- finding ---------------------------------------------------------------------------------------------------
 
     def _known(self, build: Build) -> tuple[str, str] | None:
-        """(datacenter, serial log); None: it is gone."""
+        """(path of its datacenter, serial log); None: it is gone."""
         identity = build.ref["machine"]
         if identity not in self._places:
             vm = look(self._connection, self._connection.managed(vim.VirtualMachine, identity))
             if vm is None:
                 return None
-            site = find_site(self._connection, parse_options(self._context.options))
-            self._places[identity] = (site.datacenter.name, observe.serial_of(vm.devices))
+            site = site_of(self._connection, vm.object)
+            path = path_of(self._connection, site.datacenter)
+            self._places[identity] = (path, observe.serial_of(vm.devices))
         return self._places[identity]
 
     def _staged(self, found: Found) -> Vm:

@@ -20,7 +20,7 @@ from importers.vmware.environment import look_around
 from importers.vmware.faults import CUT, REFUSED, explain
 from importers.vmware.files import fetch
 from importers.vmware.folders import make_folder, remove_folder
-from importers.vmware.inventory import check_usable, find_site
+from importers.vmware.inventory import check_usable, find_site, path_of
 from importers.vmware.isolated import isolated_network
 from importers.vmware.policies import policies
 from importers.vmware.power import switch_on
@@ -146,7 +146,7 @@ class Trial(TrialBench):
         store = next((d for d in stores if d.id != self.store().id), self.store())
         home = f"failback-trial-{self.run.hex[:8]}"
         make_folder(self.connection, site, store, home)
-        if not remove_folder(self.connection, site, f"[{store.name}] {home}", self.control):
+        if not remove_folder(self.connection, site.datacenter.object, f"[{store.name}] {home}", self.control):
             raise Different(f"the folder on {store.name} ({store.kind}) is not found under its name")
         return f"on {store.name} ({store.kind})"
 
@@ -177,7 +177,7 @@ class Trial(TrialBench):
     def _end_of_disk(self) -> str:
         [disk] = self.vm("whole").disks
         flat = disk.file.removesuffix(".vmdk") + "-flat.vmdk"
-        data = fetch(self.connection, self.where().datacenter.name, flat, tail=len(LAST))
+        data = fetch(self.connection, path_of(self.connection, self.where().datacenter), flat, tail=len(LAST))
         if data is None:
             raise Skipped(f"this kind of datastore ({self.store().kind}) has no {flat}")
         if data != LAST:
@@ -213,7 +213,8 @@ class Trial(TrialBench):
     def _boot(self) -> str:
         vm = self.vm("whole")
         switch_on(self.connection, vm.object, vm.name, self.control)
-        picture = observe.picture(self.connection, vm.object, vm.name, self.where().datacenter.name, self.control)
+        path = path_of(self.connection, self.where().datacenter)
+        picture = observe.picture(self.connection, vm.object, vm.name, path, self.control)
         if picture is None or not picture.startswith(_PNG):
             raise Different("it runs, and there is no picture in PNG")
         return f"a picture of {len(picture)} bytes"

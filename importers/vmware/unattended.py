@@ -20,6 +20,8 @@ from pipeline.target import Control
 
 NONE = "none"
 DISABLED = "disabled"
+CLUSTERS = "clusterRestartPriority"
+"""An entry that says the same as none."""
 POWER_ON = "powerOn"
 
 
@@ -60,17 +62,11 @@ def set_priority(connection: Connection, machine: Any, priority: str, control: C
     if cluster is None:
         return
     entry = _own(connection, cluster, machine)
-    there = entry is not None
-    operation = "edit" if there else "add"
-    info = None
-    if priority:
-        settings = vim.cluster.DasVmSettings(restartPriority=priority)
-        info = vim.cluster.DasVmConfigInfo(key=machine, dasSettings=settings)
-    elif there:
-        operation = "remove"
-    else:
+    if entry is None and not priority:
         return
-    change = vim.cluster.DasVmConfigSpec(operation=operation, info=info, removeKey=None if priority else machine)
+    settings = vim.cluster.DasVmSettings(restartPriority=priority or CLUSTERS)
+    info = vim.cluster.DasVmConfigInfo(key=machine, dasSettings=settings)
+    change = vim.cluster.DasVmConfigSpec(operation="add" if entry is None else "edit", info=info)
     spec = vim.cluster.ConfigSpecEx(dasVmConfigSpec=[change])
     about = f"cannot change the restart priority of {machine._moId}"
     task = connection.ask(partial(cluster.ReconfigureComputeResource_Task, spec, True), about)

@@ -25,6 +25,8 @@ CONTENT = "application/x-vnd.vmware-streamVmdk"
 IDLE_SECONDS = 120.0
 """Silence of the host while it takes bytes or thinks about them: it converts the last of them before it answers."""
 _MOST = 2000
+_LEASE_OVER = (401, 403, 404, 410)
+"""What a ticket is answered that is no longer good. Which of them a real host gives is unverified."""
 
 
 class _Line(Protocol):
@@ -130,9 +132,15 @@ def _take_answer(line: http.client.HTTPSConnection, about: str, cut: OSError | N
     what = f"{about}: HTTP {status}{f' ({said})' if said else ''}"
     if status == 507 or "space" in said.lower():
         raise TargetFull(what, remedy="free some space in the datastore, or name another one in the mapping")
+    if status in _LEASE_OVER:
+        raise TargetUnavailable(
+            what, remedy="its lease has ended, or a proxy before the host wants a login: look at both"
+        )
     if status in (408, 429, 500, 502, 503, 504) or cut is not None:
         raise TargetUnavailable(what, remedy="look at the host's health, then run the same command again")
-    raise TargetError(what, remedy="the lease may be over: run the same command again")
+    raise TargetError(
+        what, remedy="the host does not like the stream: look at its log (hostd), and let a worker write it"
+    )
 
 
 def _context(host: str, port: int, target: DeviceUrl, connection: Connection, options: VmwareOptions) -> ssl.SSLContext:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from pyVmomi import vim, vmodl
 
@@ -17,10 +18,12 @@ from importers.vmware.connection import Connection
 from importers.vmware.faults import REFUSED, explain
 from importers.vmware.properties import values_of
 from importers.vmware.tasks import wait
-from pipeline.errors import TargetMismatch, TargetUnavailable
+from pipeline.errors import TargetBusy, TargetMismatch, TargetUnavailable
 from pipeline.target import Control
 
 PREFIX = "failback."
+DISKS = "disks"
+"""Mark: UUIDs of the disks that were made with the machine."""
 LOOKS = 5
 """A second apart, for a change whose answer was lost to be seen."""
 _PATHS = (
@@ -101,7 +104,7 @@ def look(connection: Connection, machine: Any) -> Vm | None:
     tree = values.get("snapshot")
     return Vm(
         object=machine,
-        name=str(values["name"]),
+        name=unquote(str(values["name"])),
         instance=str(values.get("config.instanceUuid") or ""),
         change=str(values.get("config.changeVersion") or ""),
         power=str(values.get("runtime.powerState") or ""),
@@ -120,6 +123,11 @@ def put_marks(connection: Connection, machine: Any, control: Control, marks: Map
         return all(vm.marks.get(key, "") == value for key, value in marks.items())
 
     reconfigure(connection, machine, control, spec, f"cannot mark the machine {machine._moId}", done)
+
+
+def disks_text(vm: Vm) -> str:
+    """For the mark DISKS."""
+    return " ".join(disk.uuid for disk in vm.disks)
 
 
 def options_of(marks: Mapping[str, str]) -> list[Any]:
@@ -149,8 +157,27 @@ def reconfigure(
         raise
 
 
+def strangers(vm: Vm) -> list[VirtualDisk]:
+    """Disks that we did not make with the machine. Ours are known by the name that we gave their files, or, where
+    vSphere moved them and named them anew, by their UUIDs, which are marked."""
+    ours = f"-{vm.instance.replace('-', '')[:8].lower()}"
+    known = vm.marks.get(DISKS, "").split()
+    return [disk for disk in vm.disks if ours not in disk.base.lower() and disk.uuid not in known]
+
+
+def check_own(vm: Vm) -> None:
+    """Raises TargetBusy when there is a disk in it that is none of ours: it would go with the machine."""
+    if others := strangers(vm):
+        raise TargetBusy(
+            f"somebody plugged {others[0].base} into {vm.name}: it would be deleted with the machine",
+            remedy="unplug it in the vSphere client (without deleting its files), then run the same command again",
+        )
+
+
 def destroy(connection: Connection, vm: Vm, control: Control) -> None:
-    """With its disks. One that is gone already is gone. Raises TargetBusy while something holds it."""
+    """With its disks. One that is gone already is gone. Raises TargetBusy while something holds it, and when there is a
+    disk in it that is none of ours: vSphere would delete that too."""
+    check_own(vm)
     about = f"cannot remove the machine {vm.name}"
     try:
         task = connection.asked(vm.object.Destroy_Task)

@@ -17,6 +17,8 @@ from importers.vmware.properties import children, values_of, values_of_all
 from pipeline.finding import Finding
 
 Policy = Literal["accept", "reject", "unknown"]
+OWN_ISOLATED = "failback-isolated"
+"""Switch and port group that we make where nobody names an isolated one."""
 MOST_NEIGHBOURS = 2000
 """Machines of a network whose adapters are looked through: more take too long."""
 
@@ -40,7 +42,7 @@ def wiring(
     if options.isolated:
         yield from _isolated(connection, site, there, options.isolated)
     else:
-        yield from _own_isolated(site, cards)
+        yield from _own_isolated(connection, site, cards)
 
 
 def isolation_of(connection: Connection, site: Site, network: PortGroup) -> list[str]:
@@ -148,8 +150,15 @@ def _isolated(connection: Connection, site: Site, there: Sequence[PortGroup], na
         yield Finding("warning", f"network {name}", message, "its VLAN must end nowhere")
 
 
-def _own_isolated(site: Site, cards: Sequence[Card]) -> Iterator[Finding]:
-    if len(site.usable) > 1 and any(card.network is None for card in cards):
+def _own_isolated(connection: Connection, site: Site, cards: Sequence[Card]) -> Iterator[Finding]:
+    if all(card.network is not None for card in cards):
+        return
+    ours = PortGroup(None, OWN_ISOLATED)
+    if open_on := isolation_of(connection, site, ours):
+        message = f"it is to isolate machines, and has a way out on {', '.join(open_on)}"
+        remedy = "rename that port group, or name one that leads nowhere with `isolated` in the options"
+        yield Finding("error", f"network {OWN_ISOLATED}", message, remedy)
+    if len(site.usable) > 1:
         message = "isolated adapters are in a port group that is made on the host where the machine runs"
         yield Finding("note", "networks", message, "for machines that try out together, name one with `isolated`")
 

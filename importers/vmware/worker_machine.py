@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from importers.vmware.controllers import Slot
 from importers.vmware.datastores import find_datastore
 from importers.vmware.environment import look_around
 from importers.vmware.faults import CUT, REFUSED, explain
+from importers.vmware.find import AGENT
 from importers.vmware.hardware import Choice, rounded
 from importers.vmware.image_stream import ImageStream
 from importers.vmware.inventory import Site, find_folder, find_pool
@@ -27,7 +29,7 @@ from importers.vmware.plan import host_of
 from importers.vmware.spec import NewDisk, import_spec, machine_spec
 from importers.vmware.tasks import wait
 from importers.vmware.upload import send
-from importers.vmware.vm import look, put_marks
+from importers.vmware.vm import PREFIX, look, put_marks
 from pipeline.errors import TargetError, TargetMismatch, UsageError
 from pipeline.target import Context
 
@@ -36,8 +38,10 @@ COMPLETE = "worker"
 _GUESTS = ("debian12_64Guest", "debian11_64Guest", "debian10_64Guest", "other4xLinux64Guest", "otherLinux64Guest")
 
 
-def make_worker(connection: Connection, context: Context, options: VmwareOptions, site: Site, marker: uuid.UUID) -> Any:
-    """The vim.VirtualMachine, whole and off."""
+def make_worker(
+    connection: Connection, context: Context, options: VmwareOptions, site: Site, marker: uuid.UUID, agent: str
+) -> Any:
+    """The vim.VirtualMachine, whole and off. `agent` is its mark from the first moment on."""
     own, control = options.worker, context.control
     journal = context.journal(marker)
     stream = ImageStream(_image(context, own.image))
@@ -68,18 +72,21 @@ def make_worker(connection: Connection, context: Context, options: VmwareOptions
         datastore=datastore.name,
         disks=[NewDisk(slot, rounded(stream.size), datastore.name)],
         backings=[backing_of(connection, network)],
+        settings={PREFIX + AGENT: agent},
     )
     spec.annotation = "failback's worker: writes other machines' disks. It holds nothing, and may be removed."
     folder = find_folder(connection, site, own.folder)
     pool = find_pool(connection, site.compute, own.pool).object if own.pool else site.pool.object
-    host = host_of(connection, site)
+    host = host_of(connection, site, [datastore], [own.network])
     if own.host:
         host = choose("host", own.host, site.hosts, where=f"in {site.compute.name}", key="worker.host").object
     about = "cannot import the worker"
-    lease = opened(connection, lambda: pool.ImportVApp(import_spec(spec), folder.object, host), control, about)
-    journal.note(bulk.NOTE, json.dumps({"session": connection.session, "lease": lease.id}))
-    with lease:
+    noted = bulk.begin_note(connection, journal)
+    order = partial(pool.ImportVApp, import_spec(spec), folder.object, host)
+    with opened(connection, order, control, about) as lease:
         info = lease.ready()
+        noted |= {"lease": lease.id, "machine": str(info.entity._moId)}
+        journal.note(bulk.NOTE, json.dumps(noted))
         [url] = lease.urls(info)
         send(stream, url, connection, options, lease.check)
         if any(got.sha1 not in ("", stream.sha1()) for got in lease.received()):
@@ -87,9 +94,9 @@ def make_worker(connection: Connection, context: Context, options: VmwareOptions
                 f"the host received other bytes for {stream.name} than were sent", remedy="run the same command again"
             )
         lease.complete()
-    journal.note(bulk.NOTE, "")
     machine = info.entity
     put_marks(connection, machine, control, {COMPLETE: "whole"})
+    journal.note(bulk.NOTE, "")
     _stay(connection, context, site, machine)
     return machine
 
@@ -99,7 +106,7 @@ def take_away_half(connection: Connection, context: Context, machine: Any, marke
     vm = look(connection, machine)
     if vm is None or COMPLETE in vm.marks:
         return False
-    bulk.take_away(connection, vm, context.journal(marker), context.control)
+    bulk.take_away(connection, vm, context.journal(marker), context.control, whole=COMPLETE)
     return True
 
 

@@ -6,16 +6,18 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from manifests.mail import PREFIX, Pair, agent_prefix, alive_key, answer_key, is_agent
+from manifests.mail import PREFIX, Pair, agent_prefix, alive_key, answer_key, clock_key, is_agent
 from pipeline.agent.clock import StoreClock, as_text, from_text
 from pipeline.agent.code import PairingCode, StoreLogin
 from pipeline.agent.known import Known, Pairing
 from pipeline.agent.post import Post
 from pipeline.agent.remote import Remote
+from pipeline.agent.use import USED, Onlooker, free_here, used
 from pipeline.errors import AgentError, AgentSilent, FailbackError, FormatError, StoreError, UsageError
 from pipeline.repository import Repository
 from pipeline.store.address import S3Address, parse_address
@@ -71,7 +73,7 @@ class Agents:
             )
         agent = f"{name}-{secrets.token_hex(8)}"
         clock = StoreClock()
-        clock.learn(self.repository.store, f"{agent_prefix(agent)}clock", b"\n")
+        clock.learn(self.repository.store, clock_key(agent), USED)
         pairing = Pairing(
             agent=agent,
             repository=self.repository.document.id,
@@ -168,6 +170,28 @@ class Agents:
         keys = [info.key for info in self.repository.store.list(agent_prefix(agent))]
         self.repository.store.delete_many(keys)
         self.known.forget(agent)
+
+    def discard(self, agent: str) -> None:
+        """One of ours whose host runs another one by now. Stays when a command of this host still waits for it, or the
+        store does not let us."""
+        if agent not in self.known.agents() or not free_here(self.known.lock_of_use(agent)):
+            return
+        try:
+            self.repository.store.delete_many([info.key for info in self.repository.store.list(agent_prefix(agent))])
+        except StoreError as error:
+            self._control.tell(f"the mailbox of {agent} stays: {error.message}")
+            return
+        self.known.forget(agent)
+
+    # -- several controllers ---------------------------------------------------------------------------------------
+
+    def use(self, agent: str) -> AbstractContextManager[None]:
+        """Until its end other controllers see that we need the agent. Raises StoreError."""
+        return used(self.repository.store, agent, self.known.lock_of_use(agent))
+
+    def onlooker(self, agent: str) -> Onlooker:
+        """For an agent of another controller."""
+        return Onlooker(self.repository.store, agent)
 
     def _ours(self, agent: str) -> Listed:
         try:

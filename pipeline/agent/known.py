@@ -3,7 +3,10 @@
 <state>/agents/<repository>/<agent>/
     pairing.json         keys of both sides, mode 0600
     lock                 held while a number is given out
+    use                  held, shared, by commands that need the agent
     orders/<order>       the newest attempt of each order: its number and the document as it was stored
+<state>/agents/<repository>/<host>.turn
+                         held while a command pairs an agent's host anew, or changes what is plugged into it
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +115,24 @@ class Known:
             yield
         finally:
             os.close(fd)
+
+    @contextmanager
+    def turn(self, host: str, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Commands of this computer take turns with the host of an agent. `waiting` is called when it is another's."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(self._folder / f"{host}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def lock_of_use(self, agent: str) -> Path:
+        return self._folder / agent / "use"
 
     def sent(self, agent: str, order: str) -> Sent | None:
         try:

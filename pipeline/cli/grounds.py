@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.cli.invocation import Invocation
+    from pipeline.home.control import Controller
     from pipeline.home.site import Ground
     from pipeline.mapping import Mapping
     from pipeline.progress import Watch
+    from pipeline.repository import Repository
 
 
 def ground_of(
@@ -20,8 +22,10 @@ def ground_of(
     watch: Watch | None = None,
     out: Path | None = None,
     seeds: tuple[str, ...] = (),
+    repository: Repository | None = None,
+    control: Controller | None = None,
 ) -> Ground:
-    """Opens the repository. Warns of options for platforms that are not installed."""
+    """Opens the repository, where it is not given. Warns of options for platforms that are not installed."""
     from pipeline.home.control import Controller
     from pipeline.home.site import Ground
     from pipeline.importers import importer_names
@@ -33,9 +37,9 @@ def ground_of(
         known = ", ".join(importer_names())
         invocation.warn(f"the mapping has options for {', '.join(unknown)}, which is not installed (known: {known})")
     return Ground(
-        invocation.open_repository(),
+        repository or invocation.open_repository(),
         settings.state_dir,
-        Controller(watch=watch or ignore, tell=invocation.note),
+        control or Controller(watch=watch or ignore, tell=invocation.note),
         options=mapping.options,
         memory=settings.memory_mib << 20,
         parallel=min(6, settings.parallel),

@@ -7,9 +7,9 @@ from pipeline.errors import RunRefused
 from pipeline.plans.model import Plan
 from pipeline.repository import Repository
 from pipeline.runs.conductor import state_of
-from pipeline.runs.decide import gate_opened, looked_since, ordered, plan_group, touched
+from pipeline.runs.decide import binding_of, gate_opened, looked_since, ordered, plan_group, touched
 from pipeline.runs.entries import Decided, Entry
-from pipeline.runs.fold import RunState
+from pipeline.runs.fold import RunState, open_question, step
 from pipeline.runs.journal import Journal, Moved
 
 
@@ -30,10 +30,27 @@ def tell(repository: Repository, run: str, plan: Plan, word: Decided, *, by: str
             f"you saw entry {expect}",
             remedy=f"look again: `failback run show {run}`",
         )
+    if word.verb == "commit" and not word.binding:
+        word = word.model_copy(update={"binding": binding_of(state, plan, word.what, _group_of(plan, word))[0]})
     check(state, plan, word)
+    unfit: list[RunRefused] = []
+
+    def refused(entry: Entry) -> bool:
+        """The run may have gone on meanwhile to where this word fits no more."""
+        step(state, entry)
+        if _another(entry):
+            return True
+        try:
+            check(state, plan, word)
+        except RunRefused as error:
+            unfit.append(error)
+        return bool(unfit)
+
     try:
-        return journal.append(word, unless=_another)
+        return journal.append(word, unless=refused)
     except Moved:
+        if unfit:
+            raise unfit[0] from None
         other = next(entry for entry in reversed(journal.entries) if _another(entry))
         raise RunRefused(
             f"{other.by} was faster: {getattr(other.body, 'verb', other.body.kind)}",
@@ -66,9 +83,16 @@ def question(state: RunState, plan: Plan, what: str = "") -> tuple[str, str]:
 
 
 def _open(state: RunState, what: str) -> bool:
-    answer = state.answers.get(what)
     stale = state.stand is not None and state.stand.state == "approval-expired"
-    return answer is None or answer.binding != state.questions[what].binding or stale
+    return open_question(state, what) or stale
+
+
+def _group_of(plan: Plan, word: Decided) -> str:
+    """The group that a commit is about. Raises RunRefused."""
+    name = word.what.partition("/")[2]
+    if name not in {group.name for group in plan.groups}:
+        raise RunRefused(f"commit does not fit: there is no group {name!r}", remedy="name one of the plan")
+    return name
 
 
 def crossing(plan: Plan, group: str, stay: tuple[str, ...]) -> list[str]:
@@ -145,6 +169,9 @@ def _overriding(state: RunState, plan: Plan, word: Decided) -> str:
         return f"name machines of the plan: {', '.join(plan.machines)}"
     if not word.reason.strip():
         return "say why you know that it is off, with --reason"
+    if word.what == "home":
+        forth = [m for m in word.machines if plan.group_of(m).name not in state.back and m not in state.stay]
+        return f"{', '.join(forth)} does not go back: `rollback` or `split` comes first" if forth else ""
     return ""
 
 

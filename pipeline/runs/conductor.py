@@ -22,7 +22,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from manifests.machine import Model
-from manifests.names import run_prefix
 from pipeline.errors import (
     AgentSilent,
     Cancelled,
@@ -55,13 +54,13 @@ from pipeline.runs.decide import (
     decide,
     touched,
 )
-from pipeline.runs.effects.job import ClockSuspect, Job, Result
+from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
 from pipeline.runs.effects.reading import release_all
 from pipeline.runs.effects.table import VERBS
-from pipeline.runs.entries import Asked, Decided, Ended, Entry, Finished, Held, Intended, Met, Taken, Turned
+from pipeline.runs.entries import Asked, Away, Decided, Ended, Entry, Finished, Held, Intended, Met, Taken, Turned
 from pipeline.runs.fold import RunState, fold, step
 from pipeline.runs.journal import Journal, Moved
-from pipeline.runs.status import encode_status, progress_of, status_key
+from pipeline.runs.status import clock_key, encode_status, progress_of, status_key, status_of
 from pipeline.runs.store_clock import StoreClock
 from pipeline.source import Source
 from pipeline.transfer.process import Process
@@ -75,6 +74,8 @@ SLEPT_SECONDS = 15.0
 TRIES = 6
 """Attempts at what fails in a way that passes, before a person is called."""
 LONGEST_WAIT = 30.0
+WORTH_SECONDS = 1.0
+"""An absence of the store that is written down, so that deadlines do not count it."""
 LOOK_SECONDS = 5.0
 """Between two looks at conditions, and at the journal for what people decided."""
 TRANSIENT = (
@@ -129,6 +130,7 @@ class Conductor:
         self._lost: str = ""
         self._controls: set[Controller] = {crew.source_control}
         self._ended = threading.Event()
+        self._cancelled = threading.Event()
         self._clock = StoreClock(crew.ground.repository.store, "")
 
     # -- being the one ---------------------------------------------------------------------------------------------
@@ -154,12 +156,17 @@ class Conductor:
         before = self.state.conductor
         if not before:
             return "nobody conducted it before"
-        alive = Process.of(self.state.process).alive(self.here)
-        if alive is False:
+        process = Process.of(self.state.process)
+        alive = process.alive(self.here)
+        if self._dead():
             return f"conductor {before} ({_who(self.state.process)}) is dead"
-        store = self.crew.ground.repository.store
+        repository = self.crew.ground.repository
+        store = repository.store
+        status = status_of(repository, self.state)
+        if status is not None and status.ended:
+            return f"conductor {before} ({_who(self.state.process)}) has ended"
         info = store.head(status_key(self.run, before))
-        probe = StoreClock(store, f"{run_prefix(self.run)}conductors/clock")
+        probe = StoreClock(store, clock_key(self.run))
         silent = probe.look(b"{}") - (info.modified if info else self.state.newest or probe.now())
         if silent < SILENT:
             raise RunRefused(
@@ -167,8 +174,13 @@ class Conductor:
                 "ago",
                 remedy="`failback run watch` shows it; decide with `failback run approve`, `hold`, ... from anywhere",
             )
-        ended = " and was ended" if alive and _end(self.state.process) else ""
+        # A thread of this very process cannot be ended: it will find that it is superseded.
+        ended = " and was ended" if alive and process != self.here and _end(self.state.process) else ""
         return f"conductor {before} ({_who(self.state.process)}) gave no sign for {silent.total_seconds():.0f} s{ended}"
+
+    def _dead(self) -> bool:
+        """Whether the newest conductor is known to be."""
+        return Process.of(self.state.process).alive(self.here) is False
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -191,8 +203,45 @@ class Conductor:
             for control in list(self._controls):
                 control.cancel()
             beat.join()
+            if not self._lost:
+                # The next one need not wait until this one has been silent for long. Where the store is away, it must.
+                with suppress(FailbackError):
+                    self._beat_once(ended=True)
+
+    def only_waits(self) -> bool:
+        """Whether nothing keeps the run but conditions that do not hold yet. They are looked at without taking over,
+        and what was seen is shown as a conductor's: a journal does not grow while a run waits for days."""
+        self._refresh()
+        if self.state.newest is None:
+            return False
+        repository = self.crew.ground.repository
+        status = status_of(repository, self.state)
+        if status is not None and self.state.conductor and not (status.ended or self._dead()):
+            return False  # somebody else looks at them, or is to be replaced
+        if not isinstance(decide(self.state, self.crew.plan, self.crew.abilities, self.state.newest), Look):
+            return False
+        probe = StoreClock(repository.store, clock_key(self.run))
+        now = probe.look(b"{}")
+        answers = self.crew.look(self.state, now)
+        if answers.holds or self._late(answers, now):
+            return False
+        said = {"conditions": answers.seen, "ended": True}
+        probe.look(encode_status(repository, probe.key, self.here.document(), said))
+        return True
+
+    def now(self) -> datetime:
+        """The store's time. Raises StoreError when nothing was conducted yet."""
+        return self._clock.now()
+
+    def cancel(self) -> None:
+        """From another thread: what is under way is cut short, and `conduct` raises Cancelled."""
+        self._cancelled.set()
+        for control in list(self._controls):
+            control.cancel()
 
     def _next(self) -> Next:
+        if self._cancelled.is_set():
+            self._nap(0.0)
         self._patiently(self._refresh)
         now, suspect = self._clock.now(), self._clock.suspect
         return decide(self.state, self.crew.plan, self.crew.abilities, now, suspect=suspect)
@@ -235,20 +284,17 @@ class Conductor:
         return True
 
     def _looked(self, wait: bool) -> bool:
-        answers = self.crew.look(self.state, self._clock.now())
+        now = self._clock.now()
+        answers = self.crew.look(self.state, now)
         self.seen = self.status["conditions"] = answers.seen
         if answers.holds:
             self._word(Met(conductor=self.number, answers=answers.seen))
             return True
-        started = self.state.started or self._clock.now()
-        allowed = self.crew.plan.deadlines.conditions
-        late = allowed is not None and self._clock.now() - started > timedelta(seconds=allowed)
-        if (answers.expired or late) and "late" not in self.state.accepted:
-            what = answers.expired or "all conditions together"
+        if what := self._late(answers, now):
             self._word(
                 Held(
                     conductor=self.number,
-                    state="late",
+                    state="waiting",
                     reason=f"{what} was waited for as long as the plan allows",
                     remedy=f"`failback run retry {self.run}` waits on, `failback run cancel {self.run}` gives up",
                 )
@@ -257,6 +303,14 @@ class Conductor:
         if wait:
             self._nap(LOOK_SECONDS)
         return wait
+
+    def _late(self, answers: Answers, now: datetime) -> str:
+        """What was waited for longer than the plan allows; empty: nothing, or a person knows."""
+        if "waiting" in self.state.accepted:
+            return ""
+        allowed = self.crew.plan.deadlines.conditions
+        late = allowed is not None and now - (self.state.started or now) > timedelta(seconds=allowed)
+        return answers.expired or ("all conditions together" if late else "")
 
     # -- effects ---------------------------------------------------------------------------------------------------
 
@@ -287,15 +341,17 @@ class Conductor:
         if before.ended is not None and not before.done:  # it failed in a way that passes
             self._nap(min(LONGEST_WAIT, 2.0**before.attempts))
         attempt = before.attempts + 1
+        intended = Intended(conductor=self.number, effect=name, attempt=attempt)
         try:
-            self._append(
-                Intended(conductor=self.number, effect=name, attempt=attempt),
-                unless=lambda entry: isinstance(entry.body, Decided | Taken),
+            self._patiently(
+                lambda: self._append(intended, unless=lambda entry: isinstance(entry.body, Decided | Taken))
             )
         except Moved:
             return  # somebody decided meanwhile: think again
         control = self._control(name)
         self._controls.add(control)
+        if self._cancelled.is_set():
+            control.cancel()
         try:
             ended = self._ended_as(name, attempt, control)
         finally:
@@ -367,21 +423,23 @@ class Conductor:
 
     def _refresh(self) -> None:
         with self._lock:
-            self._fold(self.journal.read())
+            try:
+                self.journal.read()
+            finally:  # also what was read before the store failed
+                self._fold(self.journal.entries[self.state.number :])
 
     def _append(self, body: Model, *, unless: Callable[[Entry], bool]) -> Entry:
         """Raises Superseded once another conductor has taken over."""
         with self._lock:
-            before = self.journal.newest
             try:
                 if not self._lost:
                     return self.journal.append(body, unless=unless)
             except Moved:
-                self._fold(self.journal.entries[before:])
+                self._fold(self.journal.entries[self.state.number :])
                 if not self._lost:
                     raise
             finally:
-                self._fold(self.journal.entries[before:])
+                self._fold(self.journal.entries[self.state.number :])
             raise Superseded(self._lost)
 
     def _word(self, body: Model) -> None:
@@ -391,8 +449,6 @@ class Conductor:
 
     def _fold(self, entries: list[Entry]) -> None:
         for entry in entries:
-            if entry.number <= self.state.number:
-                continue
             step(self.state, entry)
             if isinstance(entry.body, Taken) and self.number and entry.body.conductor > self.number:
                 self._lost = f"run {self.run} is conducted by {_who(entry.body.process)} by now"
@@ -400,15 +456,21 @@ class Conductor:
                     control.cancel()
 
     def _patiently(self, action: Callable[[], object]) -> None:
-        """Where the store is away: before anything was touched that ends the command; afterwards it is waited for."""
+        """Where the store is away: before anything was touched that ends the command; afterwards it is waited for, and
+        that time counts for no deadline."""
+        away: float | None = None
         while True:
             try:
                 action()
                 self.status.pop("commit-pending", None)
+                if away is not None and (seconds := _boottime() - away) >= WORTH_SECONDS:
+                    with suppress(StoreUnavailable):
+                        self._append(Away(conductor=self.number, seconds=round(seconds, 1)), unless=_taken)
                 return
             except StoreUnavailable as error:
                 if not touched(self.state):
                     raise
+                away = away if away is not None else _boottime()
                 self.status["commit-pending"] = error.message
                 self.crew.tell("", f"the repository is away, and is waited for; nothing is undone: {error.message}")
                 self._nap(LOOK_SECONDS)
@@ -421,10 +483,12 @@ class Conductor:
                 self._beat_once()
                 self._refresh()
 
-    def _beat_once(self) -> None:
+    def _beat_once(self, *, ended: bool = False) -> None:
         with self._lock:
             progress = {name: progress_of(counters) for name, counters in list(self._counters.items())}
             said = _plain({**self.status, "progress": progress, "told": dict(self._told)})
+        if ended:
+            said["ended"] = True
         repository = self.crew.ground.repository
         self._clock.look(encode_status(repository, self._clock.key, self.here.document(), said))
 
@@ -432,11 +496,21 @@ class Conductor:
         self.crew.pause(seconds)
         if self._lost:
             raise Superseded(self._lost)
+        if self._cancelled.is_set():
+            raise Cancelled("the conducting was cancelled", remedy=f"`failback run conduct {self.run}` goes on")
 
     def _say(self, coming: Next) -> None:
         shown = str(coming) if not isinstance(coming, Do) else ", ".join(coming.effects)
         if self.status.get("next") != shown:
             self.status["next"] = shown
+
+
+def _taken(entry: Entry) -> bool:
+    return isinstance(entry.body, Taken)
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _end(process: dict[str, Any]) -> bool:
@@ -455,14 +529,13 @@ class _Awake(Controller):
     def __init__(self, confirm: Callable[[], None], *, watch: Watch, tell: Callable[[str], None]) -> None:
         super().__init__(watch=watch, tell=tell)
         self._confirm = confirm
-        self._checked = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._checked = _boottime()
 
     def check(self) -> None:
         super().check()
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        if now - self._checked > SLEPT_SECONDS:
+        if _boottime() - self._checked > SLEPT_SECONDS:
             self._confirm()
-        self._checked = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._checked = _boottime()
 
 
 def _who(process: dict[str, Any]) -> str:
@@ -472,7 +545,7 @@ def _who(process: dict[str, Any]) -> str:
 def _reason(error: FailbackError) -> str:
     if isinstance(error, SourceUnavailable):
         return "source-lost"
-    if isinstance(error, Superseded):
+    if isinstance(error, Superseded | ForeignChange):
         return "foreign-change"
     return "clock-suspect" if isinstance(error, ClockSuspect) else ""
 

@@ -21,7 +21,7 @@ from pipeline.sources.registry import open_source
 from pipeline.target import Journal, marker_of
 
 
-def source_of(ground: Ground, plan: Plan, control: Controller) -> Source:
+def source_of(ground: Ground, plan: Plan, control: Controller, *, run: str = "") -> Source:
     """The plan's. Its notes lie beside those about places at targets."""
     kind, places = plan.source.kind, ground.places
 
@@ -29,7 +29,7 @@ def source_of(ground: Ground, plan: Plan, control: Controller) -> Source:
         return places.of(f"source-{kind}", marker_of(ground.repository.document.id, "source", machine))
 
     state = ground.state / "sources" / kind
-    return open_source(kind, SourceContext(state=state, control=control, journal=journal, options=plan.source.options))
+    return open_source(kind, SourceContext(state, control, journal, options=plan.source.options, run=run))
 
 
 def crew_of(

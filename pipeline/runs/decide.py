@@ -134,6 +134,8 @@ class Soak:
 Item = Effects | Conditions | Approval | Soak
 RED = 3
 """Looks in a row that found something wrong while the gate is open, after which a person is called."""
+PERSONAL = ("source-lost", "foreign-change", "clock-suspect")
+"""Words for what went wrong that no plan decides about: a person is called, whatever it says."""
 READY = ("preflight", "export", "stage", "rehearse")
 """Verbs before anything at the takeover site is touched but by reading."""
 UNDONE_BY: dict[str, tuple[str, ...]] = {
@@ -255,6 +257,7 @@ def _each(verb: str, machines: list[str], group: str = "") -> Effects:
 
 def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, suspect: str = "") -> Next:
     """`now` is the store's time; `suspect` says what is wrong with it: no timer acts by it then."""
+    suspect = "" if "clock-suspect" in state.accepted else suspect
     if state.outcome is not None:
         return Over(state.outcome)
     if state.paused:
@@ -275,12 +278,16 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
                 if any(state.effect(name).failed for name in names):
                     return _failed(state, plan, names, group)
                 if todo := tuple(name for name in names if not state.done(name)):
-                    return (_expired(state, plan, group, now) if group else None) or Do(todo)
+                    judged = group and not suspect
+                    return (_expired(state, plan, group, now) if judged else None) or Do(todo)
             case Approval(what=what):
-                if (asked := _asked(state, plan, what, group, now)) is not None:
+                asked = _asked(state, plan, what, group, now)
+                if asked is not None and not (suspect and _by_time(asked)):
                     return asked
+                if suspect and not _begun_under(state, plan, what, group):
+                    return Hold("clock-suspect", suspect, _choices(state.run), journaled=False)
             case Soak():
-                if suspect and "clock-suspect" not in state.accepted:
+                if suspect:
                     return Hold("clock-suspect", suspect, _choices(state.run), journaled=False)
                 if (soaking := _soaking(state, plan, group, now)) is not None:
                     return soaking
@@ -344,7 +351,7 @@ def plan_group(plan: Plan, name: str) -> Group:
 
 def _asked(state: RunState, plan: Plan, what: str, group: str, now: datetime) -> Next | None:
     """None: there is a good answer, or what it is about has begun under one."""
-    if what.startswith("cutover/") and any(state.began(f"claim/{m}") for m in plan_group(plan, group).machines):
+    if _begun_under(state, plan, what, group):
         return None
     binding, shown = binding_of(state, plan, what, group)
     question, answer = state.questions.get(what), state.answers.get(what)
@@ -362,6 +369,19 @@ def _asked(state: RunState, plan: Plan, what: str, group: str, now: datetime) ->
             return Ask(what, binding, shown, fresh=question.time <= answer.time, state="approval-expired")
         return _stale(state, answer.by)
     return None
+
+
+def _begun_under(state: RunState, plan: Plan, what: str, group: str) -> bool:
+    """What an approval is about has begun: whether it still is good is no question any more, but for `_expired`."""
+    verbs = {"cutover": "claim", "gate": "open", "commit": "commit"}
+    verb = verbs[what.partition("/")[0]]
+    if verb == "open":
+        return any(state.began(f"open/{group}/{step.name}") for step in plan_group(plan, group).traffic)
+    return any(state.began(f"{verb}/{m}") for m in plan_group(plan, group).machines)
+
+
+def _by_time(coming: Next) -> bool:
+    return isinstance(coming, Ask | Hold) and coming.state == "approval-expired"
 
 
 def _expired(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
@@ -395,7 +415,7 @@ def _late(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None
     if allowed is None or "late" in state.accepted or group in state.back or gate_opened(state, which) is not None:
         return None
     begun = [t for m in which.machines for v in ("quiesce", "stop") if (t := state.effect(f"{v}/{m}").since)]
-    if not begun or now - min(begun) <= timedelta(seconds=allowed):
+    if not begun or now - min(begun) - state.frozen(min(begun)) <= timedelta(seconds=allowed):
         return None
     reason = f"{group} has been down since {min(begun):%H:%M:%S}, longer than {allowed:.0f} s"
     if plan.on_failure == "rollback":
@@ -409,15 +429,33 @@ def _failed(state: RunState, plan: Plan, names: tuple[str, ...], group: str) -> 
     verb = name.split("/")[0]
     going_back = verb in UNDONE_BY or group in state.back
     itself = plan.on_failure == "rollback" and verb not in READY and not going_back
+    itself = itself and effect.reason not in PERSONAL
     if group and itself and gate_opened(state, plan_group(plan, group)) is None:
         return Turn(group, f"{name}: {effect.error}")
     remedy = effect.remedy or "mend it"
-    choices = _choices(state.run, back=going_back)
+    choices = _choices(state.run, back=going_back) if touched(state) else _before(state.run)
     if effect.reason == "source-lost":
         machine = name.split("/")[1]
         choices += f"; if it is gone for good, `failback run override {state.run} {machine} --reason WHY` goes on with "
-        choices += "its newest point"
+        choices += _window(state, machine)
+    elif verb == "halt":
+        choices += f"; if you have seen that it is off at home, `failback run override --home {state.run} "
+        choices += f"{name.split('/')[1]} --reason WHY`"
     return Hold(effect.reason or "held", f"{name}: {effect.error}", f"{remedy}; then {choices}", journaled=False)
+
+
+def _window(state: RunState, machine: str) -> str:
+    """Its newest point of this run, and what would be lost with it."""
+    known = [state.effect(f"{verb}/{machine}").result for verb in ("final", "stage", "export")]
+    newest = max((r for r in known if r.get("taken")), key=lambda r: int(r.get("sequence", 0)), default=None)
+    if newest is None:
+        return "its newest point: what was written since is lost"
+    return f"{newest['point']}, taken {newest['taken']}: what was written since is lost"
+
+
+def _before(run: str) -> str:
+    """Nothing was touched yet."""
+    return f"`failback run retry {run}`, or `failback run cancel {run}`"
 
 
 def _choices(run: str, *, back: bool = False) -> str:

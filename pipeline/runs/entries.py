@@ -79,6 +79,14 @@ class Ended(Model):
     transient: bool = False
 
 
+class Away(Model):
+    """The store was away for so long before this entry, while this conductor waited for it: no deadline counts it."""
+
+    kind: Literal["away"] = "away"
+    conductor: int
+    seconds: float
+
+
 class Met(Model):
     """All conditions held at one moment."""
 
@@ -118,7 +126,7 @@ class Turned(Model):
 
 class Decided(Model):
     """A person's word. `what`: the question, group, flag or machine it is about; `machines`: those that stay (split) or
-    whose state is vouched for (override)."""
+    that are vouched for being off (override): at the takeover site, or, where `what` is "home", at home."""
 
     kind: Literal["decided"] = "decided"
     verb: Verb
@@ -139,7 +147,7 @@ class Finished(Model):
 
 
 Body = Annotated[
-    Started | Taken | Intended | Ended | Met | Asked | Held | Turned | Decided | Finished,
+    Started | Taken | Intended | Ended | Away | Met | Asked | Held | Turned | Decided | Finished,
     Field(discriminator="kind"),
 ]
 _BODY: TypeAdapter[Any] = TypeAdapter(Body)
@@ -153,7 +161,7 @@ class Entry:
     id: str
     time: datetime
     by: str
-    body: Started | Taken | Intended | Ended | Met | Asked | Held | Turned | Decided | Finished
+    body: Started | Taken | Intended | Ended | Away | Met | Asked | Held | Turned | Decided | Finished
 
 
 def to_record(id_: str, by: str, body: Model) -> dict[str, Any]:

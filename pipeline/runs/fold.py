@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.errors import CorruptObject
 from pipeline.runs.entries import (
     Asked,
+    Away,
     Decided,
     Ended,
     Entry,
@@ -109,6 +110,8 @@ class RunState:
     conductor: int = 0
     process: dict[str, Any] = field(default_factory=dict)
     effects: dict[str, Effect] = field(default_factory=dict)
+    away: list[tuple[datetime, timedelta]] = field(default_factory=list)
+    """Times for which the store was away, and when it was back."""
     met: dict[str, str] | None = None
     questions: dict[str, Question] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -122,7 +125,9 @@ class RunState:
     stay: dict[str, str] = field(default_factory=dict)
     """Machines that stay at the takeover site by an approved split, and who said so."""
     vouched: dict[str, str] = field(default_factory=dict)
-    """Machines that a person vouches for being off, and who."""
+    """Machines that a person vouches for being off at the takeover site, and who."""
+    home_vouched: dict[str, str] = field(default_factory=dict)
+    """The same of home, on the way back."""
     flags: set[str] = field(default_factory=set)
     words: dict[str, Word] = field(default_factory=dict)
     """By machine, the newest."""
@@ -136,6 +141,10 @@ class RunState:
         """As far as it came; one that was never begun is not kept."""
         return self.effects.get(name) or Effect()
 
+    def frozen(self, since: datetime) -> timedelta:
+        """How long the store was away since then."""
+        return sum((seconds for back, seconds in self.away if back > since), timedelta())
+
     def done(self, name: str) -> bool:
         return self.effect(name).done
 
@@ -145,6 +154,12 @@ class RunState:
     @property
     def failed(self) -> list[str]:
         return [name for name, effect in self.effects.items() if effect.failed]
+
+
+def open_question(state: RunState, what: str) -> bool:
+    """Nobody has answered it, or it was asked anew since."""
+    asked, answer = state.questions[what], state.answers.get(what)
+    return answer is None or answer.binding != asked.binding or answer.time < asked.time
 
 
 def fold(run: str, entries: Iterable[Entry]) -> RunState:
@@ -167,7 +182,7 @@ def step(state: RunState, entry: Entry) -> None:
             state.started, state.started_by = entry.time, entry.by
         case Taken() as body:
             state.conductor, state.process = body.conductor, body.process
-        case Intended() | Ended() | Met() | Asked() | Held() | Turned() | Finished() as body:
+        case Intended() | Ended() | Away() | Met() | Asked() | Held() | Turned() | Finished() as body:
             # What a conductor appends after another has taken over was done in ignorance.
             if body.conductor == state.conductor:
                 _conducted(state, entry, body)
@@ -175,7 +190,9 @@ def step(state: RunState, entry: Entry) -> None:
             _decided(state, entry, body)
 
 
-def _conducted(state: RunState, entry: Entry, body: Intended | Ended | Met | Asked | Held | Turned | Finished) -> None:
+def _conducted(
+    state: RunState, entry: Entry, body: Intended | Ended | Away | Met | Asked | Held | Turned | Finished
+) -> None:
     match body:
         case Intended():
             effect = state.effects.setdefault(body.effect, Effect())
@@ -192,6 +209,8 @@ def _conducted(state: RunState, entry: Entry, body: Intended | Ended | Met | Ask
             effect.result, effect.error, effect.remedy = body.result, body.error, body.remedy
             effect.reason = body.reason
             effect.ended = entry.time
+        case Away():
+            state.away.append((entry.time, timedelta(seconds=body.seconds)))
         case Met():
             state.met = body.answers
         case Asked():
@@ -252,8 +271,9 @@ def _decided(state: RunState, entry: Entry, body: Decided) -> None:
         case "flag":
             state.flags.add(body.what)
         case "override":
+            vouched = state.home_vouched if body.what == "home" else state.vouched
             for machine in body.machines:
-                state.vouched.setdefault(machine, said)
+                vouched.setdefault(machine, said)
             state.stand = None
             for effect in state.effects.values():
                 effect.failed = False

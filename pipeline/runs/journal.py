@@ -18,6 +18,7 @@ from pipeline.collect.record import by
 from pipeline.errors import AlreadyExists, CorruptObject, NotFound
 from pipeline.repository import Repository
 from pipeline.runs.entries import Entry, from_record, to_record
+from pipeline.store.base import ObjectInfo
 
 
 class Moved(Exception):
@@ -50,15 +51,28 @@ class Journal:
                     f"{run_entry_key(self.run, number)} is missing, and {info.key} is there",
                     remedy="bring it back from an older version or a copy of the bucket; nothing is done meanwhile",
                 )
-            try:
-                data = self._repository.store.get(info.key)
-            except NotFound as error:
-                raise CorruptObject(f"{info.key} went away while it was read") from error
-            record = decode_record(memoryview(data), Kind.RECORD, sealing=self._repository.sealing, key=info.key)
-            entry = from_record(record, number=number, time=info.modified, key=info.key)
+            entry = self._entry(info, number)
             self.entries.append(entry)
             new.append(entry)
         return new
+
+    def last(self) -> Entry | None:
+        """The newest one, without a look at those before: for a look at many journals, most of which are over. A run's
+        conductor that was superseded cannot append, so one that is `finished` is the end of it."""
+        number, newest = 0, None
+        for number, newest in enumerate(self._repository.store.list(self._prefix), 1):  # noqa: B007 - the last counts
+            pass
+        if newest is None or newest.key != run_entry_key(self.run, number):
+            return None  # there is none, or a gap, which `read` complains of
+        return self._entry(newest, number)
+
+    def _entry(self, info: ObjectInfo, number: int) -> Entry:
+        try:
+            data = self._repository.store.get(info.key)
+        except NotFound as error:
+            raise CorruptObject(f"{info.key} went away while it was read") from error
+        record = decode_record(memoryview(data), Kind.RECORD, sealing=self._repository.sealing, key=info.key)
+        return from_record(record, number=number, time=info.modified, key=info.key)
 
     def append(self, body: Model, *, unless: Callable[[Entry], bool] = lambda _entry: False) -> Entry:
         """Durable when it returns. Where others were faster their entries are read first; Moved is raised when one of

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.plans.model import Group, Plan
 from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, ordered, touched
 from pipeline.runs.entries import Entry
-from pipeline.runs.fold import Effect, RunState
+from pipeline.runs.fold import Effect, RunState, open_question
 from pipeline.units import size
 
 Written = Mapping[str, int]
@@ -42,11 +42,6 @@ def headline(state: RunState) -> str:
         return "waits for its conditions"
     running = [name for name, e in state.effects.items() if e.began and not e.done and not e.failed]
     return f"under way: {', '.join(running)}" if running else "under way"
-
-
-def open_question(state: RunState, what: str) -> bool:
-    answer = state.answers.get(what)
-    return answer is None or answer.binding != state.questions[what].binding
 
 
 def lines(state: RunState, plan: Plan, coming: Next | None, written: Written = NOTHING) -> list[str]:

@@ -24,9 +24,19 @@ class Status:
     process: dict[str, Any]
     said: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def ended(self) -> bool:
+        """It conducts no more, and said so: another one need not wait."""
+        return bool(self.said.get("ended"))
+
 
 def status_key(run: str, conductor: int) -> str:
     return f"{run_prefix(run)}conductors/{conductor:010d}"
+
+
+def clock_key(run: str) -> str:
+    """Of an object that is written to learn the store's time, and to say what conditions nobody conducts yet."""
+    return f"{run_prefix(run)}conductors/clock"
 
 
 def encode_status(repository: Repository, key: str, process: dict[str, Any], said: dict[str, Any]) -> bytes:
@@ -38,7 +48,15 @@ def status_of(repository: Repository, state: RunState) -> Status | None:
     """Of the newest conductor; None when there is none, or what it says cannot be read."""
     if not state.conductor:
         return None
-    key = status_key(state.run, state.conductor)
+    return _read(repository, status_key(state.run, state.conductor))
+
+
+def looked_at(repository: Repository, run: str) -> Status | None:
+    """What was seen by one who looked at the conditions and did not conduct."""
+    return _read(repository, clock_key(run))
+
+
+def _read(repository: Repository, key: str) -> Status | None:
     try:
         info = repository.store.head(key)
         record = decode_record(memoryview(repository.store.get(key)), Kind.RECORD, sealing=repository.sealing, key=key)
@@ -58,10 +76,18 @@ def progress_of(counters: Counters) -> str:
     return f"{counters.disk}: {counters.phase} {size(counters.done)} of {size(counters.total)}, moved {size(moved)}"
 
 
-def status_lines(status: Status | None) -> list[str]:
-    """For people, below what the journal says."""
+def status_lines(status: Status | None, looked: Status | None = None) -> list[str]:
+    """For people, below what the journal says. `looked`: see `looked_at`."""
+    if looked is not None and (status is None or (status.ended and looked.at > status.at)):
+        who = f"process {looked.process.get('pid')} on {looked.process.get('host')}"
+        found = ["", f"  looked after by {who}, at {looked.at:%H:%M:%S} UTC"]
+        return [*found, *(f"    {what:<20} {seen}" for what, seen in _pairs(looked.said.get("conditions")))]
     if status is None:
         return ["", "  nobody conducts it: `failback run conduct` goes on"]
+    if status.ended:
+        found = ["", f"  nobody conducts it since {status.at:%H:%M:%S} UTC: `failback run conduct` goes on"]
+        found += [f"    {what:<20} {seen}" for what, seen in _pairs(status.said.get("conditions"))]
+        return found
     who = f"process {status.process.get('pid')} on {status.process.get('host')}"
     found = ["", f"  conducted by {who}, last seen {status.at:%H:%M:%S} UTC"]
     said = [pair for about in ("conditions", "progress", "told") for pair in _pairs(status.said.get(about))]

@@ -10,13 +10,13 @@ from pipeline.errors import StoreError
 from pipeline.store.base import Store
 
 SUSPECT = timedelta(seconds=60)
-"""A local clock that moves so much against the store's between two looks was set, or the store's was."""
+"""A clock of the store that moves so much against ours between two looks was set."""
 
 
 @dataclass(slots=True)
 class StoreClock:
     """Looks by writing `key` and asking when it was stored; between looks it counts seconds since boot, which go on
-    while the host sleeps. `suspect` says how the two clocks disagree; empty: they do not."""
+    while the host sleeps. `suspect` says how the store's clock jumped, and goes on to say so; empty: it did not."""
 
     store: Store
     key: str
@@ -33,18 +33,13 @@ class StoreClock:
             raise StoreError(f"{self.key} was written and is not there", remedy="look whether somebody cleans up there")
         wall, boot = datetime.now(UTC), time.clock_gettime(time.CLOCK_BOOTTIME)
         if self._at is not None and self._wall is not None:
-            passed = timedelta(seconds=boot - self._boot)
-            moved = [
-                (name, off)
-                for name, off in (
-                    ("store", info.modified - self._at - passed),
-                    ("this host", wall - self._wall - passed),
-                )
-                if abs(off) > SUSPECT
-            ]
-            self.suspect = "; ".join(
-                f"the clock of {name} jumped by {off.total_seconds():.0f} s" for name, off in moved
-            )
+            passed = info.modified - self._at
+            # A host that was frozen counted nothing since its boot, and one whose clock was set has a wrong one: the
+            # store's is to be blamed where it agrees with neither.
+            offs = (passed - timedelta(seconds=boot - self._boot), passed - (wall - self._wall))
+            off = min(offs, key=abs)
+            if abs(off) > SUSPECT:
+                self.suspect = f"the store's clock jumped by {off.total_seconds():+.0f} s"
         self._at, self._boot, self._wall = info.modified, boot, wall
         return info.modified
 

@@ -22,13 +22,17 @@ from transfer.support import Workbench
 
 from pipeline.agent.code import StoreLogin
 from pipeline.agent.controller import Agents
+from pipeline.agent.image import build_worker
 from pipeline.agent.orders import DiskName, Held, Receive
 from pipeline.agent.remote import Outcome, Remote, order_id, point_disk
+from pipeline.boot.cache import default_folder
 from pipeline.home.control import Controller
 from pipeline.store.address import open_store
 
 __all__ = ["empty", "failback", "key", "make_site", "repository"]
 """Fixtures of other parts."""
+WORKER_CACHE = default_folder("worker")
+"""Looked up before tests isolate themselves."""
 AGENT = [sys.executable, "-c", "from pipeline.cli.main import run; run()", "agent", "run", "--code", "-", "--idle", "1"]
 
 
@@ -167,6 +171,14 @@ class Site:
     def held(self, sequence: int | None) -> Held:
         """The word of a controller who watched the disk; None: it is empty."""
         return Held(point=None if sequence is None else point_disk(self.bench.point(sequence), 0))
+
+
+@pytest.fixture(scope="session")
+def worker_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a worker. Made once, and never written to."""
+    out = tmp_path_factory.mktemp("worker") / "worker.raw"
+    build_worker(out, cache=WORKER_CACHE)
+    return out
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from agent.conftest import Site
 from pipeline.agent.code import StoreLogin
 from pipeline.agent.image import build_worker
 from pipeline.agent.orders import DiskName
-from pipeline.boot.cache import default_folder
 from pipeline.errors import UsageError
 
 _TOOLS = ("qemu-system-x86_64", "apt-get", "grub-mkimage", "mformat", "sfdisk")
@@ -25,19 +24,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not all(map(which, _TOOLS)), reason="the tools to make and boot a disk are not installed"),
 ]
-_CACHE = default_folder("worker")
-"""Looked up before tests isolate themselves."""
 SIZE = 24 * MIB
 SERIAL = "6000c29a-1b2c-3d4e-5f60-718293a4b5c6"
 """As vSphere shows a disk's UUID."""
-
-
-@pytest.fixture(scope="session")
-def worker_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once, and never written to."""
-    out = tmp_path_factory.mktemp("worker") / "worker.raw"
-    build_worker(out, cache=_CACHE)
-    return out
 
 
 @contextmanager

@@ -36,7 +36,7 @@ _TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 def held(tmp_path: Path) -> Path:
     """A repository with a run that is held in its second wave."""
     address = tmp_path / "repository"
-    repository = Repository.init(open_store(str(address)))
+    repository = Repository.init(open_store(str(address), create=True))
     document = {
         "name": "shop",
         "target": "qemu",
@@ -59,7 +59,7 @@ def shown(address: Path, *, columns: int, rows: int) -> list[str]:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm", "FAILBACK_STATE_DIR": str(address.with_name("state"))}
-    for name in ("COLUMNS", "LINES"):
+    for name in ("COLUMNS", "LINES", "FAILBACK_KEY_FILE"):
         environment.pop(name, None)
     command = [
         sys.executable,
@@ -87,7 +87,8 @@ def shown(address: Path, *, columns: int, rows: int) -> list[str]:
         errors = process.stderr.read()
     os.close(master)
     assert process.returncode == 0, errors
-    return _TERMINAL.sub("", seen.decode()).rstrip("\n").split("\n")
+    # Each frame begins by moving up over the one before.
+    return _TERMINAL.sub("", seen.decode().rpartition("\x1b[1A")[2]).rstrip("\n").split("\n")
 
 
 def test_at_80_columns_every_word_is_there_and_nothing_wraps_by_itself(held: Path) -> None:

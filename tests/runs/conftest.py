@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Killed(BaseException):
 
 
 class WatchedStore(MemoryStore):
-    """Tells of every call that changes it, before and after; its clock is the test's."""
+    """Tells of every call that changes it, before and after; its clock is `ahead` of this host's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +61,9 @@ class WatchedStore(MemoryStore):
     def put(self, key: str, data: Bytes, *, create: bool = False) -> None:
         self.fault(f"put {key}", "before")
         super().put(key, data, create=create)
+        with self._lock:
+            stored, _time = self._objects[key]
+            self._objects[key] = (stored, datetime.now(UTC) + self.ahead)
         self.fault(f"put {key}", "after")
 
     def get(self, key: str) -> memoryview:
@@ -126,6 +129,11 @@ class Disaster:
         if verb in ("approve", "reject"):
             word["what"], word["binding"] = question(self.state(), self.plan, what)
         tell(self.repository, self.run, self.plan, Decided(**word), by="ada")
+
+    def later(self, passed: timedelta) -> None:
+        """Time passes, by the clocks of the store and of all guests."""
+        self.store.ahead += passed
+        self.platform.ahead += passed.total_seconds()
 
     # -- what became of it -----------------------------------------------------------------------------------------
 

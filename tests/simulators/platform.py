@@ -54,6 +54,8 @@ class Platform:
 
     networks: set[str] = field(default_factory=lambda: {"lan"})
     guest: Guest = "works"
+    ahead: float = 0.0
+    """Seconds by which the guests' clocks differ from this host's."""
     disks: dict[str, Disk] = field(default_factory=dict)
     machines: dict[str, Machine] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)

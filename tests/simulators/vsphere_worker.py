@@ -6,6 +6,7 @@ disks that are plugged in become loop devices with the disk's UUID as serial num
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,10 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from agent.conftest import AgentProcess, running_agent
 from pyVmomi import vim
 
 from simulators.numbered import numbered
-from simulators.vsphere_client import Client
+from simulators.vsphere_client import Client, log_in
 from simulators.vsphere_server import VSphere
 
 NAME = "the-worker"
@@ -40,7 +42,7 @@ def make_worker(client: Client) -> Any:
 
 
 class Kernel:
-    """Plugs and unplugs. `paused` while a test wants a disk not to be seen yet."""
+    """Plugs and unplugs."""
 
     def __init__(self, server: VSphere, name: str = NAME) -> None:
         self._server, self._name = server, name
@@ -71,7 +73,9 @@ class Kernel:
             self.failure = error
 
     def _look(self) -> None:
-        machine = self._server.report()["machines"].get(self._name)
+        self._plug(self._server.report()["machines"].get(self._name))
+
+    def _plug(self, machine: dict[str, Any] | None) -> None:
         now = {disk["file"]: disk["uuid"].replace("-", "") for disk in machine["disks"]} if machine else {}
         for file in self._there.keys() - now.keys():
             self._there.pop(file).close()
@@ -86,3 +90,52 @@ def worker_of(server: VSphere, client: Client) -> Iterator[Kernel]:
     make_worker(client)
     with Kernel(server) as kernel:
         yield kernel
+
+
+class PlayedWorker(Kernel):
+    """A worker that failback made, played by this host: its machine is the one whose name begins with `prefix`. When
+    that is switched on, an agent that remembers nothing starts with the code in its settings; when it is switched off
+    the agent is killed and no disk is there any more."""
+
+    def __init__(self, server: VSphere, root: Path, prefix: str = "failback-worker-") -> None:
+        super().__init__(server, prefix)
+        self._client, self._root = log_in(server), root
+        self._running = ExitStack()
+        self.agent: AgentProcess | None = None
+        self._code = ""
+        self.boots = 0
+        self.blind = False
+        """It does not see what is plugged in."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._running.close()
+
+    def _look(self) -> None:
+        machines = self._server.report()["machines"]
+        name, machine = next(((n, m) for n, m in machines.items() if n.startswith(self._name)), ("", None))
+        on = machine is not None and machine["power"] == "poweredOn"
+        if not self.blind or not on:
+            self._plug(machine if on else None)
+        if on and self.agent is None:
+            self._boot(name)
+        elif not on and self.agent is not None:
+            self.agent = None
+            self._running.close()
+        elif self.agent is not None and self.agent.process.poll() is not None:
+            self._start()
+
+    def _boot(self, name: str) -> None:
+        settings = self._client.get(self._client.named(vim.VirtualMachine, name), "config.extraConfig")
+        text = next((option.value for option in settings if option.key == "guestinfo.failback.worker"), "")
+        lines = dict(line.split("=", 1) for line in base64.b64decode(text).decode().splitlines())
+        if "code" in lines:
+            self.boots += 1
+            self._code = lines["code"]
+            self._start()
+
+    def _start(self) -> None:
+        """As the worker's init does, also when it ends: it remembers what it was about since the boot."""
+        self.agent = self._running.enter_context(running_agent(self._root / f"boot-{self.boots}", self._code))

@@ -41,7 +41,7 @@ def conducted(invocation: Invocation, run: str, stored: Stored, *, wait: bool, a
     with shown(invocation.output) as meter:
         control = Controller(watch=meter, tell=invocation.note)
         ground = ground_of(invocation, stored.plan.mapping, watch=meter)
-        source = source_of(ground, stored.plan, control)
+        source = source_of(ground, stored.plan, control, run=run)
         try:
             crew = crew_of(ground, stored.plan, source, control, watch=lambda _effect: meter, tell=tell)
             conductor = Conductor(crew, run)

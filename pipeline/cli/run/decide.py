@@ -120,12 +120,17 @@ def retry(
 def override(
     invocation: Invocation, run: RunArgument,
     machine: Annotated[list[str], typer.Argument(metavar="MACHINE...", help="Those that you vouch for being off.")],
+    home: Annotated[
+        bool, typer.Option("--home", help="Off at home, which cannot be asked any more, on the way back.")
+    ] = False,
     reason: ReasonOption = "", by: ByOption = "", expect: ExpectOption = 0, conduct: OnOption = True,
     wait: WaitOption = True, attend: AttendOption = False,
 ) -> Ending:  # fmt: skip
     """Vouch for machines that nobody can prove to be off: their newest points come home, what was written since is
-    lost. If one still runs, there will be two of it."""
-    word = {"verb": "override", "machines": tuple(machine), "reason": reason}
+    lost. With --home: the takeover side starts though home cannot be asked. If one still runs, there will be two of it.
+    """
+    about = "home" if home else ""
+    word = {"verb": "override", "what": about, "machines": tuple(machine), "reason": reason}
     return _said(invocation, run, word, by, expect, conduct, wait, attend)
 
 

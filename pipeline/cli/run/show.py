@@ -22,11 +22,14 @@ def show(
     from pipeline.runs.begin import find_run
     from pipeline.runs.journal import Journal
     from pipeline.runs.report import document, entry_line, lines
+    from pipeline.runs.status import looked_at, status_lines, status_of
 
     repository = invocation.open_repository()
     state, stored = find_run(repository, run)
+    looked = looked_at(repository, state.run) if state.met is None else None
+    now = status_lines(status_of(repository, state), looked) if state.outcome is None else []
     written = written_here(invocation, state, stored)
-    invocation.output.say(*lines(state, stored.plan, None, written))
+    invocation.output.say(*lines(state, stored.plan, None, written), *now)
     values = document(state, stored.plan, None, written)
     if journal:
         kept = Journal(repository, state.run)

@@ -44,7 +44,7 @@ def watch(
     from pipeline.runs.fold import fold
     from pipeline.runs.journal import Journal
     from pipeline.runs.report import document, machines, standing
-    from pipeline.runs.status import status_lines, status_of
+    from pipeline.runs.status import looked_at, status_lines, status_of
 
     repository = invocation.open_repository()
     state, stored = find_run(repository, run)
@@ -53,7 +53,8 @@ def watch(
     written, asked = dict[str, int](), float("-inf")
 
     def picture() -> Picture:
-        status = [] if state.outcome is not None else status_lines(status_of(repository, state))
+        looked = looked_at(repository, state.run) if state.met is None else None
+        status = [] if state.outcome is not None else status_lines(status_of(repository, state), looked)
         return machines(state, stored.plan), [*standing(state, stored.plan, None, written), *status]
 
     with _view(invocation.output) as show:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.catalogue import Point, latest, load
-from pipeline.errors import CatalogueError, Superseded, VerifyError
+from pipeline.errors import CatalogueError, RunRefused, SourceUnavailable, Superseded, VerifyError
 from pipeline.home.control import Controller
 from pipeline.home.site import Ground, Site, open_site
 from pipeline.plans.model import Group, MachinePlan, Plan
@@ -24,6 +24,10 @@ Result = dict[str, Any]
 
 class ClockSuspect(VerifyError):
     """A clock that deadlines or users go by is wrong."""
+
+
+class ForeignChange(RunRefused):
+    """Something that this run looks after is other than it left it: a person has to look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,21 @@ class Job:
                 remedy="somebody else moved it: look there, then `failback run cancel` or `rollback` this run",
             )
         return epoch
+
+    def check_off(self, machine: str = "") -> None:
+        """Raises ForeignChange when the takeover side, which was proved off before, is seen to run again."""
+        name = machine or self.subject
+        try:
+            state = self.source.observe(name, self.plan.machines[name].source)
+        except SourceUnavailable:
+            return  # what was proved stands, or who vouched
+        if state.power == "on":
+            who = self.state.vouched.get(name)
+            despite = f", though it was vouched for being off by {who}" if who else ""
+            raise ForeignChange(
+                f"{name} runs at the takeover site{despite}",
+                remedy="somebody started it there: look which side has what users wrote, switch the other one off",
+            )
 
     def with_control(self, control: Controller) -> Job:
         return replace(self, ground=replace(self.ground, control=control))

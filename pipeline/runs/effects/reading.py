@@ -24,16 +24,15 @@ _ELSEWHERE_SECONDS = 2.0
 
 def export(job: Job) -> Result:
     """While the machine works."""
+    if who := job.state.vouched.get(job.subject):
+        return _given_up(job, who)
     return _exported(job, final=False)
 
 
 def final(job: Job) -> Result:
     """Of what quiesce, or stop, left. Where the source is lost and a person vouched: the newest there is."""
     if who := job.state.vouched.get(job.subject):
-        point = job.newest()
-        if point is None:
-            raise CatalogueError(f"{job.subject} has no recovery point", remedy="it cannot come home from here")
-        return {**_said(point), "override": who, "lost_since": point.manifest.started}
+        return _given_up(job, who)
     if not job.source.able(job.subject, job.settings).reads:
         return _from_elsewhere(job)
     return _exported(job, final=True)
@@ -90,6 +89,13 @@ def _exported(job: Job, *, final: bool) -> Result:
     return _said(point)
 
 
+def _given_up(job: Job, who: str) -> Result:
+    point = job.newest()
+    if point is None:
+        raise CatalogueError(f"{job.subject} has no recovery point", remedy="it cannot come home from here")
+    return {**_said(point), "override": who, "lost_since": f"{point.manifest.started}"}
+
+
 def _is_ours(point: Point, run: str, step: str) -> bool:
     tags = point.manifest.tags
     return (tags.get(RUN_TAG), tags.get(STEP_TAG)) == (run, step)
@@ -109,7 +115,12 @@ def _from_elsewhere(job: Job) -> Result:
 
 def _said(point: Point) -> Result:
     manifest = point.manifest
-    return {"point": manifest.label, "sequence": manifest.sequence, "consistency": manifest.consistency}
+    return {
+        "point": manifest.label,
+        "sequence": manifest.sequence,
+        "consistency": manifest.consistency,
+        "taken": f"{manifest.started}",
+    }
 
 
 def release_all(repository: Repository, plan: Plan, run: str) -> None:

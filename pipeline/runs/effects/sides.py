@@ -72,6 +72,7 @@ def own(job: Job) -> Result:
     proof = dict(job.state.effect(f"prove/{job.subject}").result)
     if not proof:
         raise RunRefused(f"nothing proves that {job.subject} is off", remedy=f"`failback run retry {job.run}`")
+    job.check_off()
     if "override" not in proof:
         again = job.source.prove_stopped(job.subject, job.settings)
         proof |= {"by": again.by, "seen": again.seen}

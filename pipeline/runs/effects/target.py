@@ -12,7 +12,7 @@ from typing import Any
 from manifests.names import encode_machine
 from pipeline.catalogue import Point
 from pipeline.collect.record import hold
-from pipeline.errors import BootError, FailbackError, RunRefused, TargetError, Unsupported, VerifyError
+from pipeline.errors import FailbackError, RunRefused, TargetError, Unsupported, VerifyError
 from pipeline.home.arrival import Verify
 from pipeline.home.boot import switch_on
 from pipeline.home.bring import bring_home
@@ -24,7 +24,7 @@ from pipeline.home.settle import drop, settled
 from pipeline.home.site import Site
 from pipeline.home.stage import staged
 from pipeline.runs.decide import looked_since
-from pipeline.runs.effects.job import ClockSuspect, Job, Result
+from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
 from pipeline.target import Build, Importer, Intent
 from pipeline.verify.checks import Check
 from pipeline.verify.person import Question, Said
@@ -42,7 +42,8 @@ DEFAULT_CHECK = "console"
 
 def preflight(job: Job) -> Result:
     """What can be known before anything moves, at both sides."""
-    found = job.source.preflight(job.subject, job.settings)
+    gone = job.subject in job.state.vouched  # nothing is asked of a takeover side that was given up
+    found = [] if gone else job.source.preflight(job.subject, job.settings)
     errors = [f for f in found if f.severity == "error"]
     point = job.newest()
     if point is not None:
@@ -95,7 +96,7 @@ def rehearse(job: Job) -> Result:
             known.set()
     if failed:
         raise failed[0]
-    wrong = [f"{machine}: {verdict['why']}" for machine, verdict in verdicts.items() if not verdict["verified"]]
+    wrong = [f"{machine}: {_why(verdict)}" for machine, verdict in verdicts.items() if not verdict["verified"]]
     if wrong:
         raise VerifyError(f"the rehearsal of {group.name} failed: {'; '.join(wrong)}", remedy="nothing is left running")
     return {"machines": verdicts}
@@ -117,6 +118,7 @@ def boot(job: Job) -> Result:
         build = bring_home(site, point, wanted, boot=False).build
         assert build is not None  # the target has machines: a crew is not made else
         job.confirm()
+        job.check_off()
         with site.held(f"run {job.run} starts {job.subject}"):
             switch_on(site, build, wanted)
     return {"name": build.name, "point": point.manifest.label}
@@ -167,6 +169,9 @@ def green(job: Job) -> Result:
 
 def halt(job: Job) -> Result:
     """Home is off, and what it would start from is gone: nobody who comes late can start it."""
+    if who := job.state.home_vouched.get(job.subject):
+        return {"off": True, "override": who}
+    job.epoch()  # another run's machine is not switched off
     with job.site() as site, site.held(f"run {job.run} goes back"):
         place = site.find()
         if place is None or place.build is None:
@@ -194,6 +199,7 @@ def _staged(job: Job, point: Point) -> Result:
     return {
         "point": point.manifest.label,
         "sequence": point.manifest.sequence,
+        "taken": point.manifest.started,
         "place": str(site.marker),
         "written": written,
         "disks": [{"number": d.number, "mode": d.mode, "reason": d.reason, "proof": d.proof} for d in found.disks],
@@ -272,7 +278,10 @@ def _before(job: Job, question: Question) -> Said | None:
 def _running(site: Site, machine: str) -> Build:
     place = site.find()
     if place is None or place.build is None or place.state not in ("running", "kept"):
-        raise BootError(f"{machine} does not run at {site.target}", remedy="somebody switched it off: look there")
+        raise ForeignChange(
+            f"{machine} does not run at {site.target}, where it was started",
+            remedy="somebody switched it off, or its guest did: look there",
+        )
     return place.build
 
 
@@ -292,6 +301,12 @@ def _picture(importer: Importer, build: Build, folder: Path) -> None:
     if png is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "picture.png").write_bytes(png)
+
+
+def _why(verdict: dict[str, Any]) -> str:
+    """What a rehearsed machine lacks, with what its checks saw."""
+    seen = [f"{c['seen']}" for c in verdict["checks"] if c["status"] not in ("passed", "skipped") and c["seen"]]
+    return f"{verdict['why']}" + (f" ({'; '.join(seen)})" if seen else "")
 
 
 def _seen(results: Results) -> str:

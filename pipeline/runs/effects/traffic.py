@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.errors import TargetError
 from pipeline.plans.agree import traffic_of
 from pipeline.plans.model import Group, TrafficStep
 from pipeline.plans.traffic import Way
-from pipeline.runs.effects.job import Job, Result
+from pipeline.runs.effects.job import ForeignChange, Job, Result
 from pipeline.target import Build, Importer
 
 
 def open_step(job: Job) -> Result:
     group, step = _step(job)
+    for machine in group.machines:
+        if machine not in job.state.stay:
+            epoch = replace(job, subject=machine).epoch()
+            if epoch.side != "home-provisional":
+                raise ForeignChange(f"{machine} is {epoch.side}: no users are let in to it", remedy="look who moved it")
+            job.check_off(machine)
     job.confirm()
     return {"did": traffic_of(step).open(_way(job, group))}
 
 
 def close_step(job: Job) -> Result:
     group, step = _step(job)
+    for machine in group.machines:  # another run's users are not locked out
+        if machine not in job.state.stay:
+            replace(job, subject=machine).epoch()
     job.confirm()
     return {"did": traffic_of(step).close(_way(job, group))}
 

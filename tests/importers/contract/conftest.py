@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 from simulators.kinds import KINDS
-from simulators.vsphere_server import run_vsphere
+from simulators.vsphere_server import VSphere, run_vsphere
+from simulators.vsphere_worker import PlayedWorker
 
 from contract.files import FilesHarness
 from contract.harness import Harness
 from contract.qemu import QemuHarness
 from contract.shed import ShedHarness
 from contract.simulated import SimulatedHarness
-from contract.vmware import VmwareHarness, VmwareWorkerHarness
+from contract.vmware import WORKER, VmwareHarness, VmwareOwnWorkerHarness, VmwareWorkerHarness
 
 HARNESSES: dict[str, tuple[Callable[[Path], Harness], tuple[Any, ...]]] = {
     "files": (FilesHarness, ()),
@@ -33,6 +34,7 @@ NAMES = [
     *(pytest.param(name, marks=marks) for name, (_make, marks) in HARNESSES.items()),
     "vmware",
     "vmware with a worker",
+    "vmware with a worker of our own",
 ]
 
 
@@ -42,11 +44,20 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]
         if "worker" in request.param and os.geteuid() != 0:
             pytest.skip("loop devices need root")
         with run_vsphere(tmp_path / "vsphere", lease_timeout="3s") as server, ExitStack() as stack:
-            worker = "worker" in request.param
-            yield VmwareWorkerHarness(tmp_path, server, stack) if worker else VmwareHarness(tmp_path, server)
-            assert server.report()["problems"] == []
+            yield _vmware(request.param, tmp_path, server, stack)
+            report = server.report()
+            assert report["problems"] == []
+            assert len([name for name in report["machines"] if name.startswith(WORKER)]) <= 1
+            assert [path for path in report["orphans"] if WORKER in path] == []
     else:
         yield HARNESSES[request.param][0](tmp_path)
+
+
+def _vmware(name: str, root: Path, server: VSphere, stack: ExitStack) -> Harness:
+    if "our own" in name:
+        stack.enter_context(PlayedWorker(server, root / "worker"))
+        return VmwareOwnWorkerHarness(root, server)
+    return VmwareWorkerHarness(root, server, stack) if "worker" in name else VmwareHarness(root, server)
 
 
 @pytest.fixture

@@ -6,20 +6,22 @@ import re
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from agent.conftest import running_agent
+from pyVmomi import vim
 from simulators.vsphere_client import log_in
 from simulators.vsphere_server import VSphere
 from simulators.vsphere_worker import NAME, worker_of
 from transfer.killing import in_child, kill_at
-from transfer.support import poke
+from transfer.support import MIB, noise, poke
 
 from contract.harness import Harness
-from importers.vmware import bulk
+from importers.vmware import bulk, isolated, layer, patch, staging, target, worker_machine
 from importers.vmware.connection import Connection
 from importers.vmware.target import VmwareImporter
 from pipeline.agent.controller import Agents
@@ -28,7 +30,20 @@ from pipeline.store.address import open_store
 from pipeline.store.base import Store
 from pipeline.target import Context, Importer, Place, Stage
 
-DANGER: list[tuple[Any, str]] = [(Connection, "order"), (bulk, "send"), (bulk.Lease, "complete")]
+DANGER: list[tuple[Any, str]] = [
+    (Connection, "order"),
+    (bulk, "send"),
+    (bulk.Lease, "complete"),
+    *((module, "destroy") for module in (bulk, staging, patch, target)),
+    (layer, "remove"),
+    (isolated, "_make"),
+    (worker_machine, "send"),
+    (Agents, "pair"),
+    (Agents, "await_answer"),
+]
+"""What changes something there."""
+WORKER = "failback-worker-"
+"""What the name of a worker begins with that failback makes."""
 PASSWORD = "FAILBACK_VMWARE_PASSWORD"
 
 
@@ -84,8 +99,6 @@ class VmwareHarness(Harness):
         """Somebody else switches the machine on, and its guest writes."""
         identity = stage.ref["machine"]
         client = log_in(self.server)
-        from pyVmomi import vim
-
         machine = next(vm for vm in client.all(vim.VirtualMachine) if vm._moId == identity)
         client.wait(machine.PowerOnVM_Task(None))
         poke(Path(self._disks(identity)[number]["file"]), 100, b"somebody was here")
@@ -139,3 +152,55 @@ class VmwareWorkerHarness(VmwareHarness):
 
     def things(self) -> list[str]:
         return [thing for thing in super().things() if not thing.startswith(f"machine {NAME} ")]
+
+
+class VmwareOwnWorkerHarness(VmwareHarness):
+    """With a worker that failback makes there. Who plays or runs it is the caller's business; `address`: of the
+    repository, empty: a directory; `worker`: more options."""
+
+    def __init__(self, root: Path, server: VSphere, *, address: str = "", **worker: object) -> None:
+        self.address = address or str(root / "repository")
+        self._worker = {"network": self.network, "idle": 1, "login": "environment" if address else "", **worker}
+        if "image" not in worker:
+            self._worker["image"] = str(root / "worker.raw")
+            (root / "worker.raw").write_bytes(noise(MIB, "worker"))
+        super().__init__(root, server)
+
+    def store(self) -> Store:
+        return open_store(self.address, create=True)
+
+    def make(self, context: Context) -> Importer:
+        return VmwareImporter(replace(context, address=self.address, pairings=self.root / "state"))
+
+    def on(self, host: str) -> Self:
+        """The same as another host sees it, which has a folder of its own."""
+        other = copy(self)
+        other.root = self.root / host
+        other.root.mkdir()
+        other.state = other.root / "target"
+        return other
+
+    def mapping(self) -> dict[str, object]:
+        said: Any = super().mapping()
+        said["options"]["vmware"]["worker"] = self._worker
+        return said
+
+    def workers(self) -> dict[str, Any]:
+        """By name, as the stand-in reports them."""
+        machines: dict[str, Any] = self.server.report()["machines"]
+        return {name: machine for name, machine in machines.items() if name.startswith(WORKER)}
+
+    def worker(self) -> dict[str, Any]:
+        """The only one."""
+        [worker] = self.workers().values()
+        return dict(worker)
+
+    def settings(self, name: str) -> dict[str, str]:
+        """Advanced ones of a machine, as whoever may look at it sees them."""
+        client = log_in(self.server)
+        found = client.get(client.named(vim.VirtualMachine, name), "config.extraConfig")
+        return {option.key: option.value for option in found}
+
+    def things(self) -> list[str]:
+        """Without the worker and its own disk."""
+        return [thing for thing in super().things() if WORKER not in thing]

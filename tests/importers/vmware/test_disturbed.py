@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from pyVmomi import vim
-from simulators.vsphere_server import VSphere
+from simulators.vsphere_server import VSphere, run_vsphere
 
 from importers.vmware import preflight
 from importers.vmware.connection import Connection
@@ -16,6 +17,8 @@ from importers.vmware.privileges import ROLE, check_privileges
 from importers.vmware.properties import values_of
 from importers.vmware.tasks import Question, look, wait
 from pipeline.errors import Cancelled, TargetBusy, TargetFull, TargetUnavailable, Unsupported
+from pipeline.target import Intent
+from vmware.points import point, wanted
 from vmware.site import Control, Site, all_machines, do, make_machine, marker
 
 Standin = tuple[Site, VSphere]
@@ -160,6 +163,32 @@ def test_under_the_free_licence_an_order_is_refused_with_what_it_needs(standin: 
     with pytest.raises(Unsupported, match="read-only") as caught:
         creation(connection, site)
     assert "licence" in caught.value.remedy
+
+
+def test_the_free_licence_of_a_single_host_is_found_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_vsphere(tmp_path / "esxi", esx=True) as server:
+        site = Site.of(server, esxi=True)
+        monkeypatch.setenv("FAILBACK_VMWARE_PASSWORD", server.password)
+        try:
+            assert "licence" not in [f.subject for f in preflight.platform(site.connect(), site.options())]
+            server.restrict_licence()
+            found = [f for f in preflight.platform(site.connect(), site.options()) if f.subject == "licence"]
+            assert [f.severity for f in found] == ["error"]
+        finally:
+            site.close()
+
+
+def test_what_was_found_is_told_also_when_the_rest_cannot_be_looked_at(standin: Standin) -> None:
+    site, server = standin
+    server.rule("HasPrivilegeOnEntities", "fault", fault="SystemError", text="the service restarts", times=-1)
+    options = site.options(hosts={f"DC0_C0_H{number}": server.host for number in range(2)})
+    found = preflight.platform(site.connect(), options)
+    assert [f.severity for f in found] == ["note", "error"]
+    assert "cannot look at the rights" in found[-1].message
+    manifest = point()
+    said = wanted(manifest, networks={"*": "nowhere"})
+    found = preflight.machine(site.connect(), options, manifest, said, Intent("production", boots=True))
+    assert {f.subject for f in found if f.severity == "error"} == {"network nowhere", "vSphere"}
 
 
 def test_rights_are_looked_at_on_each_object(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:

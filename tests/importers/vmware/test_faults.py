@@ -25,6 +25,11 @@ def test_no_kind_of_fault_hides_behind_one_that_it_is_a_kind_of() -> None:
         (vim.fault.DuplicateName(name="web-1"), TargetBusy, "another object called web-1"),
         (vim.fault.RestrictedVersion(), Unsupported, "licence makes the API read-only"),
         (vim.fault.NoPermission(privilegeId="VApp.Import"), TargetError, "the right VApp.Import is missing"),
+        (
+            vim.fault.GenericVmConfigFault(msg="Failed to lock the file. Cannot open the disk '[ds] a.vmdk'."),
+            TargetBusy,
+            "Cannot open the disk '[ds] a.vmdk'",
+        ),
         (vim.fault.TaskInProgress(), TargetBusy, "another task works on it"),
         (vim.fault.NotAuthenticated(), TargetUnavailable, "the session has ended"),
         (vim.fault.InvalidHostState(), TargetError, "InvalidHostState"),

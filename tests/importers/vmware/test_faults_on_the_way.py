@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from contract.vmware import VmwareHarness, VmwareWorkerHarness
 
+from importers.vmware import staging
 from pipeline.errors import TargetError, TargetFull, TargetUnavailable
 from pipeline.target import Stage
 
@@ -31,7 +32,8 @@ def server(tmp_path: Path) -> Iterator[VSphere]:
 
 
 @pytest.fixture
-def harness(tmp_path: Path, server: VSphere) -> VmwareHarness:
+def harness(tmp_path: Path, server: VSphere, monkeypatch: pytest.MonkeyPatch) -> VmwareHarness:
+    monkeypatch.setattr(staging, "PAUSES", (0.1, 0.1))
     return VmwareHarness(tmp_path, server)
 
 

@@ -78,9 +78,9 @@ def test_pools_and_folders_are_found_by_path(vcenter: Site) -> None:
     assert inventory.find_pool(connection, site.compute, "gold/inner").object == inner
     assert inventory.find_pool(connection, site.compute, "inner").object == inner
     team = connection.order(lambda: site.vm_folder.object.CreateFolder("team"), "x")
-    web = connection.order(lambda: team.CreateFolder("web%2fdb"), "x")
+    web = connection.order(lambda: team.CreateFolder("web/db"), "x")
     assert inventory.find_folder(connection, site, "/team").object == team
-    assert web is not None
+    assert inventory.find_folder(connection, site, "team/web%2fdb").object == web
     with pytest.raises(NoChoice, match="no folder called 'web' in the machine folder team"):
         inventory.find_folder(connection, site, "team/web")
     assert inventory.find_folder(connection, site, "").object == site.vm_folder.object

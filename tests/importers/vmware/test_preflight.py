@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from importers.vmware import inventory, layer, preflight
+from importers.vmware import inventory, layer, networks, plan, preflight
 from importers.vmware.adoption import _disks, adoption_findings
+from importers.vmware.choice import NoChoice
 from importers.vmware.connection import Connection
-from importers.vmware.datastores import Datastore
+from importers.vmware.datastores import Datastore, all_datastores
 from importers.vmware.environment import Environment, look_around
 from importers.vmware.networks import PortGroup
-from importers.vmware.placing import largest_stream, place_disks, space, streams
+from importers.vmware.placing import fitting_hosts, largest_stream, place_disks, space, streams
 from importers.vmware.uploads import try_doors, upload_address
 from importers.vmware.wiring import isolation_of, port_security
 from manifests.manifest import Manifest
@@ -124,6 +125,39 @@ def test_a_disk_too_large_for_its_datastore_is_an_error() -> None:
     manifest = point()
     _placements, found = place_disks(there, _no_site(), manifest.disks, wanted(manifest), options)
     assert [(f.severity, f.subject) for f in found] == [("error", "disk 0")]
+
+
+def test_a_host_is_taken_that_has_every_datastore_and_network() -> None:
+    hosts = [inventory.Host(_Thing(f"host-{number}"), f"esx{number}") for number in range(3)]
+    site = replace(_no_site(), hosts=tuple(hosts), compute=inventory.Entity(None, "cluster"))
+    fast = Datastore(_Thing("ds-1"), "fast", hosts=frozenset({"host-1", "host-2"}))
+    lan = PortGroup(_Thing("network-1"), "lan", hosts=frozenset({"host-0", "host-2"}))
+    apart = PortGroup(_Thing("network-2"), "apart", hosts=frozenset({"host-0"}))
+    everywhere = Datastore(_Thing("ds-2"), "everywhere")
+    assert fitting_hosts(site, [fast, everywhere], []) == hosts[1:]
+    assert fitting_hosts(site, [fast], [lan]) == [hosts[2]]
+    with pytest.raises(NoChoice, match="no usable host of cluster has the datastore fast, the network apart together"):
+        fitting_hosts(site, [fast], [apart])
+
+
+def test_a_datastore_and_a_network_that_no_host_has_together_are_an_error(
+    vcenter: Site, doors: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a cluster that does not balance its load gets no machine then."""
+    connection = vcenter.connect()
+    site = vcenter.place(connection)
+    real = networks.all_networks(connection, site)
+    first, second = (host.id for host in site.hosts)
+    there = [replace(n, hosts=frozenset({second})) if n.name == "VM Network" else n for n in real]
+    for module in (preflight, plan):
+        monkeypatch.setattr(module, "all_networks", lambda *_all: there)
+    stores = [replace(d, hosts=frozenset({first})) for d in all_datastores(connection, site) if d.name == "LocalDS_0"]
+    monkeypatch.setattr(preflight, "all_datastores", lambda *_all: stores)
+    assert about(look(vcenter, point(), hosts=doors), "host").severity == "error"
+    monkeypatch.setattr(plan, "values_of", lambda *_all: {})
+    with pytest.raises(NoChoice, match="together"):
+        plan.host_of(connection, site, stores, ["VM Network"])
+    assert plan.host_of(connection, site, [], ["VM Network"])._moId == second
 
 
 def test_a_stream_that_would_reach_2_tib_wants_the_worker() -> None:

@@ -196,5 +196,5 @@ def test_a_folder_may_be_made_and_removed_twice(vcenter: Site) -> None:
     store = datastores.find_datastore(connection, site, "LocalDS_1")
     for _again in range(2):
         make_folder(connection, site, store, "web-1-0000")
-    assert remove_folder(connection, site, "[LocalDS_1] web-1-0000", Control()) is True
-    assert remove_folder(connection, site, "[LocalDS_1] web-1-0000", Control()) is False
+    assert remove_folder(connection, site.datacenter.object, "[LocalDS_1] web-1-0000", Control()) is True
+    assert remove_folder(connection, site.datacenter.object, "[LocalDS_1] web-1-0000", Control()) is False

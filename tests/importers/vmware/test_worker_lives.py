@@ -35,10 +35,10 @@ def test_no_order_is_spent_on_a_worker_that_is_seen_to_live(tmp_path: Path, monk
             assert vm is not None
             started = worker.values_of(connection, mine, worker.BOOTED)[worker.BOOTED]
             assert abs(started - datetime.now(UTC)) < timedelta(minutes=5)
-            assert worker._paired(connection, wire.agents, vm) is not None
+            worker._answers(connection, vm, wire.agents.agent(wire.agent))
             assert wire.store.head(f"mailbox/{wire.agent}/orders/{1:010d}") is not None, "it was just started: asked"
             monkeypatch.setattr(worker, "CLOCKS", timedelta(minutes=-10))
-            assert worker._paired(connection, wire.agents, vm) is not None
+            worker._answers(connection, vm, wire.agents.agent(wire.agent))
             assert wire.store.head(f"mailbox/{wire.agent}/orders/{2:010d}") is None
         finally:
             connection.close()

@@ -56,6 +56,19 @@ func (a *Access) restrict(on bool) {
 	a.restricted = on
 }
 
+// showLicence tells which licence there is. That the free one of ESXi has this edition is unverified.
+func (w *World) showLicence(free bool) {
+	shown := simulator.EvalLicense
+	if free {
+		shown.Name, shown.EditionKey = "VMware vSphere 8 Hypervisor", "esxBasic"
+	}
+	for _, reference := range w.model.Map().AllReference("LicenseManager") {
+		manager := reference.(*simulator.LicenseManager)
+		ctx := w.background(nil)
+		ctx.WithLock(manager, func() { manager.Licenses = []types.LicenseManagerLicenseInfo{shown} })
+	}
+}
+
 // check refuses a call whose privileges are missing, or that changes something under a licence that only reads.
 func (a *Access) check(w *World, ctx *simulator.Context, method *simulator.Method) types.BaseMethodFault {
 	needed := needs(ctx, method)

@@ -60,6 +60,7 @@ func (w *World) startControl() (string, error) {
 		Restricted bool `json:"restricted"`
 	}) error {
 		w.access.restrict(wish.Restricted)
+		w.showLicence(wish.Restricted)
 		return nil
 	}))
 	mux.HandleFunc("DELETE /sessions", func(answer http.ResponseWriter, _ *http.Request) { w.endSessions(); say(answer, nil) })

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
@@ -45,6 +46,10 @@ func (w *World) createMachine(
 	if spec.InstanceUuid == "" {
 		spec.InstanceUuid = newUUID()
 	}
+	name := escaped(spec.Name)
+	if name != spec.Name { // the simulator would make every device of such a machine twice
+		spec.Name = newUUID()
+	}
 	answer := folder.CreateVMTask(ctx, request)
 	result, failure := w.inner(ctx, answer, func() types.ManagedObjectReference {
 		return answer.(*methods.CreateVM_TaskBody).Res.Returnval
@@ -58,6 +63,11 @@ func (w *World) createMachine(
 		return nil, failure
 	}
 	vm := w.machine(result.(types.ManagedObjectReference))
+	if name != vm.Name {
+		ctx.Update(vm, []types.PropertyChange{
+			{Name: "name", Val: name}, {Name: "config.name", Val: name}, {Name: "summary.config.name", Val: name},
+		})
+	}
 	for _, change := range spec.DeviceChange {
 		device := change.GetVirtualDeviceConfigSpec()
 		disk, ok := device.Device.(*types.VirtualDisk)
@@ -79,6 +89,9 @@ func (w *World) checkCreate(
 	ctx *simulator.Context, folder *simulator.Folder, request *types.CreateVM_Task,
 ) (*simulator.Datastore, *Failure) {
 	spec := &request.Config
+	if failure := checkName(spec.Name); failure != nil {
+		return nil, failure
+	}
 	if child := ctx.Map.FindByName(escaped(spec.Name), folder.ChildEntity); child != nil {
 		return nil, duplicateName(spec.Name, child.Reference())
 	}
@@ -111,6 +124,14 @@ func duplicateName(name string, object types.ManagedObjectReference) *Failure {
 	return &Failure{
 		&types.DuplicateName{Name: name, Object: object}, "The name '" + name + "' already exists.",
 	}
+}
+
+// checkName refuses what is too long. Which fault a real vCenter answers with is unverified.
+func checkName(name string) *Failure {
+	if utf8.RuneCountInString(name) <= 80 {
+		return nil
+	}
+	return &Failure{&types.InvalidName{Name: name}, "The name '" + name + "' is invalid."}
 }
 
 // escaped is a name as vCenter keeps it.

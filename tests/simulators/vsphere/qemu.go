@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -85,21 +86,34 @@ func (w *World) qemuArguments(vm *simulator.VirtualMachine) ([]string, error) {
 			network++
 		}
 	}
-	return append(arguments, guestInfo(vm)...), nil
+	settings, err := guestInfo(vm)
+	return append(arguments, settings...), err
 }
 
+// workerSettings is where failback's worker finds its settings, in base64.
+const workerSettings = "guestinfo.failback.worker"
+
 // guestInfo hands guestinfo.* settings to the guest as firmware configuration: /sys/firmware/qemu_fw_cfg/by_name/opt/…
-// Tools read them through a port that QEMU does not have.
-func guestInfo(vm *simulator.VirtualMachine) []string {
+// Tools read them through a port that QEMU does not have. A worker, which would ask Tools, looks below opt/failback too.
+// What is changed while the guest runs it sees at its next start only; on a real machine at once.
+func guestInfo(vm *simulator.VirtualMachine) ([]string, error) {
 	var arguments []string
 	for _, option := range vm.Config.ExtraConfig {
 		value := option.GetOptionValue()
 		text, ok := value.Value.(string)
-		if ok && strings.HasPrefix(value.Key, "guestinfo.") && text != "" {
-			arguments = append(arguments, "-fw_cfg", "name=opt/"+value.Key+",string="+quoted(text))
+		if !ok || !strings.HasPrefix(value.Key, "guestinfo.") || text == "" {
+			continue
+		}
+		arguments = append(arguments, "-fw_cfg", "name=opt/"+value.Key+",string="+quoted(text))
+		if value.Key == workerSettings {
+			plain, err := base64.StdEncoding.DecodeString(text)
+			if err != nil {
+				return nil, fmt.Errorf("%s is not in base64: %w", workerSettings, err)
+			}
+			arguments = append(arguments, "-fw_cfg", "name=opt/failback/worker,string="+quoted(string(plain)))
 		}
 	}
-	return arguments
+	return arguments, nil
 }
 
 // firmware are the options for BIOS or EFI. The variables are kept in the machine's .nvram file, in OVMF's format and not

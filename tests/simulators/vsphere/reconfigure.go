@@ -33,6 +33,7 @@ func (m *Machine) reconfigure(ctx *simulator.Context, request *types.ReconfigVM_
 		dropEmpty(vm, spec)
 	}
 	kept := w.keepFiles(spec)
+	spec.Name = escaped(spec.Name)
 	answer := vm.ReconfigVMTask(ctx, request)
 	_, failure := w.inner(ctx, answer, func() types.ManagedObjectReference {
 		return answer.(*methods.ReconfigVM_TaskBody).Res.Returnval
@@ -77,7 +78,10 @@ func (m *Machine) checkReconfigure(ctx *simulator.Context, spec *types.VirtualMa
 	if spec.ChangeVersion != "" && spec.ChangeVersion != vm.Config.ChangeVersion {
 		return &Failure{&types.ConcurrentAccess{}, "The object has been modified since it was read."}
 	}
-	if spec.Name != "" && spec.Name != vm.Name {
+	if failure := checkName(spec.Name); failure != nil {
+		return failure
+	}
+	if spec.Name != "" && escaped(spec.Name) != vm.Name {
 		if folder, ok := ctx.Map.Get(*vm.Parent).(*simulator.Folder); ok {
 			if child := ctx.Map.FindByName(escaped(spec.Name), folder.ChildEntity); child != nil {
 				return duplicateName(spec.Name, child.Reference())

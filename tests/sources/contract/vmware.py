@@ -26,7 +26,9 @@ class VmwareHarness(Harness):
         super().__init__(root)
         self.server = server
         self.client = log_in(server)
-        self.machine = self.client.create(machine_spec(MACHINE))
+        cluster = self.client.all(vim.ClusterComputeResource)[0]
+        pool = self.client.get(cluster, "resourcePool")
+        self.machine = self.client.wait(self.client.folder.CreateVM_Task(machine_spec(MACHINE), pool, None))
         self.client.wait(self.machine.PowerOnVM_Task(None))
         password = root / "password"
         password.write_text(server.password)

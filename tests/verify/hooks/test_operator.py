@@ -18,6 +18,7 @@ from simulators.kinds import KINDS
 from simulators.subject import FakeSubject
 
 from pipeline.home.control import Controller
+from pipeline.target import CommandResult
 from pipeline.verify.checks import Check
 from pipeline.verify.hook import Attempt
 from pipeline.verify.person import Said, parse_answer
@@ -151,14 +152,15 @@ def test_who_waits_is_told_what_came_before(subject: FakeSubject, tmp_path: Path
     subject.pictures = [PNG]
     subject.said = Said(False, "ada", datetime(2026, 11, 30, tzinfo=UTC), "elsewhere")
     checks = [
-        Check(name="picture", hook="picture"),
-        Check(name="a person", hook="operator", after=("picture",)),
+        Check(name="is active", hook="guest", settings={"command": "true"}),
+        Check(name="a person", hook="operator", after=("is active",)),
     ]
-    results = run_checks(checks, subject, Controller())
+    subject.commands = lambda _arguments: CommandResult(0, b"", b"")
+    results = run_checks(checks, subject, Controller(), deadline=20)
     assert not results.verified
     [question] = {id(q): q for q in subject.questions}.values()
     assert question.results
-    assert question.results[0].startswith("picture: ")
+    assert question.results[0].startswith("is active: passed")
     assert results.checks[1].attempts == 1
 
 
