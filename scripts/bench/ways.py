@@ -55,9 +55,9 @@ class Lz4(Way):
 
 def other_ways(chunk_size: int) -> Iterator[Way]:
     """All but the format's; says when one is left out."""
-    yield Zstd(-5)
     try:
         yield Lz4(chunk_size)
     except OSError as error:
         print(f"left out: lz4: {error}", flush=True)
+    yield Zstd(-5)
     yield Way()
