@@ -23,7 +23,7 @@ from manifests.sealing import Generation, Ring
 PREFIX = "keys/"
 GENERATIONS = "keys/generations/"
 REVOKED = "keys/revoked/"
-ROLES = ("admin", "exporter", "importer", "janitor")
+ROLES = ("admin", "exporter", "importer", "janitor", "conductor")
 MAX_DOCUMENT = 4 << 20
 _SLOT = re.compile("[0-9a-f]{16}")
 _SIGN = b"failback 2026 key document v1"

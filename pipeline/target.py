@@ -97,6 +97,7 @@ __all__ = [
     "Triable",
     "Tried",
     "Wanted",
+    "Writing",
     "marker_of",
     "part_of",
 ]
@@ -310,6 +311,15 @@ class Triable(Protocol):
     def trial(self, run: uuid.UUID) -> Iterator[Tried]:
         """Makes things of its own there, marked by `run`, and takes them away again; those that an earlier call with
         the same `run` left go first. Raises FailbackError where there is nothing to try it on."""
+
+
+@runtime_checkable
+class Writing(Protocol):
+    """What an importer may have beside its verbs: it says how much would be lost with a layer."""
+
+    def written(self, build: Build) -> int | None:
+        """Bytes that the machine's layer takes: what the guest wrote since it was built, to the platform's granule. A
+        look, while it runs; None when it cannot be told."""
 
 
 ROLES = ("place", "machine", "disk", "network", "snapshot", "worker")

@@ -355,6 +355,18 @@ class QemuImporter:
             path, arguments, stdin=stdin, seconds=seconds, turn=self._agent, check=self._context.control.check
         )
 
+    def written(self, build: Build) -> int | None:
+        """Blocks of the overlays; None once they are merged, and for disks that are still served: what is written to
+        those is kept with what was filled in."""
+        path, machine = self._machine(build)
+        overlays = [path / disk.node.file for disk in machine.disks if disk.node != disk.base]
+        if len(overlays) < len(machine.disks) or any(disk.node.format == "nbd" for disk in machine.disks):
+            return None
+        try:
+            return sum(overlay.stat().st_blocks * 512 for overlay in overlays)
+        except OSError:
+            return None
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -21,6 +21,7 @@ _ROLES = {
     "admin": "everything, and giving keys to others",
     "exporter": "exporting, with --machine of one machine only",
     "importer": "restoring and verifying",
+    "conductor": "exporting all machines, restoring, verifying, and conducting runs",
     "janitor": "forgetting and collecting, without reading any data",
 }
 
@@ -28,7 +29,7 @@ _ROLES = {
 @command
 def add(
     invocation: Invocation,
-    role: Annotated[str, typer.Option(metavar="ROLE", help="admin, exporter, importer or janitor.")],
+    role: Annotated[str, typer.Option(metavar="ROLE", help="admin, exporter, importer, conductor or janitor.")],
     label: Annotated[str, typer.Option(metavar="TEXT", help="Whose key it is; for people.")],
     machine: Annotated[
         str | None, typer.Option(metavar="MACHINE", help="The one machine that this exporter may write.")

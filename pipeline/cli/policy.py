@@ -21,6 +21,8 @@ class RoleName(StrEnum):
     ADMIN = "admin"
     AGENT = "agent"
     CONTROLLER = "controller"
+    CONDUCTOR = "conductor"
+    APPROVER = "approver"
 
 
 class DialectName(StrEnum):
@@ -47,7 +49,8 @@ def policy(
     ] = False,
 ) -> Ending:
     """Print the policy of a role: exporter, importer, janitor (forget and collect), admin, agent (writes disks where
-    it runs), or controller (an importer that gives orders to agents). The store is not asked."""
+    it runs), controller (an importer that gives orders to agents), conductor (stores plans and conducts runs) or
+    approver (tells runs what a person decided, with --no-conduct). The store is not asked."""
     from pipeline.guard.policy import AWS_LONGEST
     from pipeline.guard.policy import policy as policy_of
     from pipeline.store.address import S3Address, parse_address

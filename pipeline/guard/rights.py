@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["exporter", "importer", "janitor", "admin", "agent", "controller"]
+Role = Literal["exporter", "importer", "janitor", "admin", "agent", "controller", "conductor", "approver"]
 
 GET = "s3:GetObject"
 PUT = "s3:PutObject"
@@ -74,9 +74,17 @@ _IMPORT = (
     Right(PUT, "holds/{own}/*", "hold the point that is on disks"),
     Right(LIST, "plans/*", "find plans"),
     Right(GET, "plans/*", "read a plan"),
-    Right(PUT, "plans/*", "store a plan"),
     *_MENDED,
     *_LOOK_BACK,
+)
+_EXPORT = (
+    Right(PUT, "manifests/{own}/*", "commit a point"),
+    Right(LIST, "sessions/{own}/*", "see whether another export runs"),
+    Right(GET, "sessions/{own}/*", "go on where a killed export ended"),
+    Right(PUT, "sessions/{own}/*", "announce an export"),
+    Right(PUT, "pages/*", "store the index"),
+    Right(PUT, "packs/*", "store data"),
+    Right(LIST, "scrub/damage/*", "send again what a scrub found damaged"),
 )
 
 RIGHTS: dict[Role, tuple[Right, ...]] = {
@@ -85,20 +93,14 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(LIST, "manifests/", "list the machines"),
         Right(LIST, "manifests/{own}/*", "find the newest point"),
         Right(GET, "manifests/{own}/*", "read the newest point"),
-        Right(PUT, "manifests/{own}/*", "commit a point"),
         Right(LIST, "tombstones/{own}/*", "see which points are forgotten"),
         Right(GET, "tombstones/{own}/*", "see whether a forgotten point was given up by someone who may"),
-        Right(LIST, "sessions/{own}/*", "see whether another export runs"),
-        Right(GET, "sessions/{own}/*", "go on where a killed export ended"),
-        Right(PUT, "sessions/{own}/*", "announce an export"),
         Right(LIST, "pages/*", "verify large points by listing"),
         Right(GET, "pages/*", "read the index of the newest point"),
-        Right(PUT, "pages/*", "store the index"),
         Right(LIST, "packs/*", "verify large points by listing"),
         Right(GET, "packs/*", "verify a point"),
-        Right(PUT, "packs/*", "store data"),
+        *_EXPORT,
         *_MENDED,
-        Right(LIST, "scrub/damage/*", "send again what a scrub found damaged"),
     ),
     "importer": _IMPORT,
     "janitor": (
@@ -182,5 +184,29 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(GET, "mailbox/*", "read reports"),
         Right(PUT, "mailbox/*", "give orders"),
         Right(DELETE, "mailbox/*", "take the mailbox of an agent away"),
+    ),
+    # Where the target has workers it needs what a controller may besides.
+    "conductor": (
+        *_IMPORT,
+        *_EXPORT,
+        Right(PUT, "plans/*", "store a plan"),
+        Right(LIST, "verified/{own}/*", "see when a point was found good"),
+        Right(LIST, "runs/*", "find runs"),
+        Right(GET, "runs/*", "read what a run has done, and what people decided"),
+        Right(PUT, "runs/*", "write down what a run does, and give signs of life"),
+        Right(LIST, "leases/{own}/*", "see who may run a machine"),
+        Right(GET, "leases/{own}/*", "see who may run a machine"),
+        Right(PUT, "leases/{own}/*", "take a machine over, and give it back"),
+        Right(PUT, "sets/*", "form a set of a group's points"),
+        Right(GET, "sets/*", "find the set that a killed conductor formed"),
+        Right(GET, "holds/{own}/run-*", "release what a run held"),
+        Right(DELETE, "holds/{own}/run-*", "release what a run held"),
+    ),
+    "approver": (
+        *_OPEN,
+        Right(LIST, "runs/*", "find runs"),
+        Right(GET, "runs/*", "read what a run has done, and what it asks"),
+        Right(PUT, "runs/*/journal/*", "approve, hold, roll back, and whatever else a person says"),
+        Right(GET, "plans/*", "read the plan of a run"),
     ),
 }

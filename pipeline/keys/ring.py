@@ -38,7 +38,15 @@ from pipeline.errors import AlreadyExists, CorruptObject, FormatError, KeyRefuse
 from pipeline.keys.locks import Lock, NewLock
 from pipeline.store.base import Store
 
-_SIGNS = {"admin": Role.ADMIN, "exporter": Role.EXPORT, "importer": Role.IMPORT, "janitor": Role.COLLECT}
+_SIGNS = {
+    "admin": Role.ADMIN,
+    "exporter": Role.EXPORT,
+    "importer": Role.IMPORT,
+    "janitor": Role.COLLECT,
+    "conductor": Role.EXPORT | Role.IMPORT,
+}
+_EXPORTS = ("exporter", "conductor")
+"""Roles that write data, and must do so with the newest keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +221,7 @@ def _opened(store: Store, document: RepositoryDocument, slot: Slot, payload: Pay
         number = int(found["generation"])
         if slot.name in found["boxes"]:
             generations[number] = open_generation(found["boxes"][slot.name], payload.box_private, number, key)
-        elif number not in generations and slot.role == "exporter":  # others read what they can
+        elif number not in generations and slot.role in _EXPORTS:  # others read what they can
             raise KeyRefused(
                 f"{slot.key} ({slot.label}) was not given generation {number} of the keys, and would write with keys "
                 "that were given up: it was made while these were renewed, or had been removed then and was put back",

@@ -10,7 +10,9 @@ from manifests.slot import Slot
 from pipeline.errors import NotFound
 from pipeline.repository import Repository
 
-_LASTING = ("manifests/", "tombstones/", "sets/", "relocations/", "verified/", "holds/", "plans/")
+_LASTING = (
+    "manifests/", "tombstones/", "sets/", "relocations/", "verified/", "holds/", "plans/", "runs/", "leases/"
+)  # fmt: skip
 """Where objects are that people still need when their writer is gone. Sessions are not: they end with their writer."""
 
 

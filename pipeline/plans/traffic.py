@@ -30,7 +30,8 @@ class Way:
     at_home: Callable[[str], tuple[Importer, Build]]
     """The machine of that name, as it runs at home. Raises TargetError when it is not there."""
     environment: Mapping[str, str]
-    """For commands: FAILBACK_RUN, FAILBACK_GROUP, FAILBACK_EPOCH, FAILBACK_MACHINES (names, separated by commas)."""
+    """For commands: FAILBACK_RUN, FAILBACK_GROUP, FAILBACK_MACHINES (names, one a line) and FAILBACK_EPOCH (of each of
+    them, one a line)."""
 
 
 class Gate(ABC, Generic[S]):

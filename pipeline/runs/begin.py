@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from manifests.names import is_run_name, run_entry_key
+from manifests.names import is_run_name, plan_key, run_entry_key
 from pipeline.errors import CatalogueError, RunRefused
 from pipeline.plans.stored import Stored, read
 from pipeline.repository import Repository
@@ -46,9 +46,12 @@ def begin(repository: Repository, stored: Stored, purpose: Purpose = "cutover") 
                 f"run {state.run} of {plan.name}@{state.version} is not over",
                 remedy=f"`failback run show {state.run}`; `failback run cancel` or `rollback` ends it",
             )
+        check_pinned(state, stored)
         return Begun(state.run, fresh=False)
     name = f"{plan.name}-{_now(repository)}-{secrets.token_hex(3)}"
-    Journal(repository, name).append(Started(plan=plan.name, version=stored.version, purpose=purpose))
+    Journal(repository, name).append(
+        Started(plan=plan.name, version=stored.version, digest=stored.digest, purpose=purpose)
+    )
     return Begun(name, fresh=True)
 
 
@@ -78,7 +81,8 @@ def runs(repository: Repository, plan: str = "") -> list[RunState]:
 
 
 def find_run(repository: Repository, name: str) -> tuple[RunState, Stored]:
-    """A run by its name, or by its plan's: the newest of it. Raises CatalogueError."""
+    """A run by its name, or by its plan's: the newest of it. Raises CatalogueError, and RunRefused when its plan is not
+    the one that it began with any more."""
     if repository.store.head(run_entry_key(name, 1)) is None:
         of_plan = [state for state in runs(repository, name) if state.started is not None]
         if not of_plan:
@@ -88,7 +92,20 @@ def find_run(repository: Repository, name: str) -> tuple[RunState, Stored]:
         state = max(of_plan, key=lambda s: (s.outcome is None, s.started))
     else:
         state = state_of(Journal(repository, name))
-    return state, read(repository, state.plan, state.version)
+    stored = read(repository, state.plan, state.version)
+    check_pinned(state, stored)
+    return state, stored
+
+
+def check_pinned(state: RunState, stored: Stored) -> None:
+    """Raises RunRefused unless `stored` is, to the letter, what the run began with."""
+    if state.digest != stored.digest:
+        raise RunRefused(
+            f"run {state.run} executes the {stored.label} with digest {state.digest[:16]}; the one in the repository "
+            f"has {stored.digest[:16]}: somebody wrote over it",
+            remedy=f"bring `{plan_key(stored.plan.name, stored.version)}` back from an older version or a copy of the "
+            "bucket, and find out who may write there; a run goes on with its own plan only",
+        )
 
 
 def _now(repository: Repository) -> str:

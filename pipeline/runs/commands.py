@@ -7,7 +7,7 @@ from pipeline.errors import RunRefused
 from pipeline.plans.model import Plan
 from pipeline.repository import Repository
 from pipeline.runs.conductor import state_of
-from pipeline.runs.decide import binding_of, gate_opened, ordered, plan_group, touched
+from pipeline.runs.decide import binding_of, gate_opened, looked_since, ordered, plan_group, touched
 from pipeline.runs.entries import Decided, Entry
 from pipeline.runs.fold import RunState, open_question, step
 from pipeline.runs.journal import Journal, Moved
@@ -175,7 +175,18 @@ def _overriding(state: RunState, plan: Plan, word: Decided) -> str:
     return ""
 
 
+def _looking(state: RunState, plan: Plan, word: Decided) -> str:
+    if word.what not in plan.machines:
+        return f"there is no machine {word.what!r}; machines are {', '.join(plan.machines)}"
+    if not any(check.hook == "operator" for check in plan.machines[word.what].checks):
+        return f"no check of {word.what} asks a person (hook operator)"
+    if looked_since(state, plan, word.what) is None:
+        return f"nobody asks about {word.what} now"
+    return ""
+
+
 _REFUSALS = {
+    "answer": _looking,
     "approve": _answering,
     "reject": _answering,
     "cancel": _cancelling,

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from pipeline.errors import FailbackError, UsageError
 from pipeline.home.control import Controller
 from pipeline.home.site import Ground, open_site
+from pipeline.plans.agree import condition_of
 from pipeline.plans.condition import Answer, World
 from pipeline.plans.model import Condition, Plan
-from pipeline.plans.registry import condition_class
 from pipeline.progress import Watch, ignore
 from pipeline.runs.conductor import WAITING, Answers, Crew
 from pipeline.runs.decide import Abilities
@@ -85,9 +85,9 @@ def _looked(ground: Ground, plan: Plan, source: Source, state: RunState, now: da
 
 def _answer(condition: Condition, world: World) -> Answer:
     """What cannot be known now does not hold now. Raises UsageError for what can never hold."""
-    kind = condition_class(condition.kind)
+    look = condition_of(condition)
     try:
-        return kind(kind.Settings.model_validate(condition.settings)).look(world)
+        return look.look(world)
     except UsageError:
         raise
     except FailbackError as error:

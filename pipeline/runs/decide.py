@@ -315,6 +315,21 @@ def gate_opened(state: RunState, group: Group) -> datetime | None:
     return max((e for e in ends if e is not None), default=None) if done else None
 
 
+def looked_since(state: RunState, plan: Plan, machine: str) -> int | None:
+    """The entry from which on a person's word about a machine is one about what is looked at now; None: nobody looks.
+
+    What was said when a machine was verified holds for the looks while its gate is open, until somebody says other.
+    """
+    name = plan.group_of(machine).name
+    verified = state.effect(f"verify/{machine}")
+    looks = [state.effect(f"rehearse/{name}"), verified]
+    if going_on := [effect.open for effect in looks if effect.open]:
+        return max(going_on)
+    if any(e.open for n, e in state.effects.items() if n.startswith(f"green/{name}/")):
+        return verified.began_at
+    return None
+
+
 def binding_of(state: RunState, plan: Plan, what: str, group: str) -> tuple[str, dict[str, Any]]:
     """(what an approval is good for, the same for people): the plan's version, the set and the targets."""
     machines = [m for m in plan_group(plan, group).machines if m not in state.stay]

@@ -16,17 +16,31 @@ from pipeline.errors import CorruptObject, NewerFormat
 
 Purpose = Literal["cutover", "rehearsal"]
 Verb = Literal[
-    "approve", "reject", "pause", "resume", "cancel", "hold", "retry", "rollback", "commit", "split", "flag", "override"
+    "approve",
+    "reject",
+    "pause",
+    "resume",
+    "cancel",
+    "hold",
+    "retry",
+    "rollback",
+    "commit",
+    "split",
+    "flag",
+    "override",
+    "answer",
 ]
 Outcome = Literal["committed", "rolled back", "partly committed", "cancelled", "rehearsed"]
 
 
 class Started(Model):
-    """The first entry: what is executed. The plan's version never changes during a run."""
+    """The first entry: what is executed. The plan's version never changes during a run, and `digest`, of its document,
+    tells one that was written over."""
 
     kind: Literal["started"] = "started"
     plan: str
     version: int
+    digest: str
     purpose: Purpose = "cutover"
 
 
@@ -111,8 +125,8 @@ class Turned(Model):
 
 
 class Decided(Model):
-    """A person's word. `what`: the question, group or flag it is about; `machines`: those that stay (split) or that
-    are vouched for being off (override): at the takeover site, or, where `what` is "home", at home."""
+    """A person's word. `what`: the question, group, flag or machine it is about; `machines`: those that stay (split) or
+    that are vouched for being off (override): at the takeover site, or, where `what` is "home", at home."""
 
     kind: Literal["decided"] = "decided"
     verb: Verb
@@ -121,6 +135,8 @@ class Decided(Model):
     machines: tuple[str, ...] = ()
     discard: bool = False
     """For a rollback: what was written at home since the gate opened is given up."""
+    yes: bool = False
+    """For an answer about a machine, `what`."""
     reason: str = ""
 
 

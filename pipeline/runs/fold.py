@@ -41,6 +41,11 @@ class Effect:
     since: datetime | None = None
     """When the first attempt was about to be made."""
     ended: datetime | None = None
+    open: int = 0
+    """Entry at which what goes on now was intended first; 0: nothing goes on. A kill in between does not end it."""
+
+    began_at: int = 0
+    """The same of the last time that anything went on."""
 
     @property
     def began(self) -> bool:
@@ -76,6 +81,17 @@ class Stand:
     time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a person who looked at a machine says of it. `number`: of the entry."""
+
+    yes: bool
+    by: str
+    time: datetime
+    reason: str
+    number: int
+
+
 @dataclass(slots=True)
 class RunState:
     """See `fold`."""
@@ -85,6 +101,8 @@ class RunState:
     """Entries so far: what a person's command expects to find (`--expect`)."""
     plan: str = ""
     version: int = 0
+    digest: str = ""
+    """Of that version's document."""
     purpose: Purpose = "cutover"
     started: datetime | None = None
     started_by: str = ""
@@ -111,6 +129,8 @@ class RunState:
     home_vouched: dict[str, str] = field(default_factory=dict)
     """The same of home, on the way back."""
     flags: set[str] = field(default_factory=set)
+    words: dict[str, Word] = field(default_factory=dict)
+    """By machine, the newest."""
     accepted: set[str] = field(default_factory=set)
     """Words for why the run stood still that a person has taken note of by `retry`: not again for these."""
     cancelled: str = ""
@@ -158,6 +178,7 @@ def step(state: RunState, entry: Entry) -> None:
     match entry.body:
         case Started() as body:
             state.plan, state.version, state.purpose = body.plan, body.version, body.purpose
+            state.digest = body.digest
             state.started, state.started_by = entry.time, entry.by
         case Taken() as body:
             state.conductor, state.process = body.conductor, body.process
@@ -177,10 +198,13 @@ def _conducted(
             effect = state.effects.setdefault(body.effect, Effect())
             effect.attempts += 1
             effect.since = effect.since or entry.time
+            if not effect.open:
+                effect.open = effect.began_at = entry.number
         case Ended():
             effect = state.effects.setdefault(body.effect, Effect())
             if effect.done:
                 return
+            effect.open = 0
             effect.done, effect.failed = body.done, not body.done and not body.transient
             effect.result, effect.error, effect.remedy = body.result, body.error, body.remedy
             effect.reason = body.reason
@@ -242,6 +266,8 @@ def _decided(state: RunState, entry: Entry, body: Decided) -> None:
             state.stand = None
             for effect in state.effects.values():
                 effect.failed = False
+        case "answer":
+            state.words[body.what] = Word(body.yes, entry.by, entry.time, body.reason, entry.number)
         case "flag":
             state.flags.add(body.what)
         case "override":

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.plans.model import Group, Plan
 from pipeline.runs.decide import UNDONE_BY, Ask, Hold, Look, Next, Paused, Wait, gate_opened, ordered, touched
 from pipeline.runs.entries import Entry
 from pipeline.runs.fold import Effect, RunState, open_question
+from pipeline.units import size
 
+Written = Mapping[str, int]
+"""Bytes by machine, as far as targets tell."""
+NOTHING: Written = MappingProxyType({})
 Steps = tuple[tuple[str, str], ...]
 STEPS: Steps = (
     ("export", "exported"), ("stage", "staged"), ("quiesce", "quiesced"), ("final", "last point taken"),
@@ -42,20 +48,29 @@ def headline(state: RunState) -> str:
     return f"under way: {', '.join(running)}" if running else "under way"
 
 
-def lines(state: RunState, plan: Plan, coming: Next | None) -> list[str]:
+def lines(state: RunState, plan: Plan, coming: Next | None, written: Written = NOTHING) -> list[str]:
     """The run, its machines by groups and waves, what it waits for, and what going back costs."""
+    return [*machines(state, plan), *standing(state, plan, coming, written)]
+
+
+def machines(state: RunState, plan: Plan) -> list[str]:
+    """The run, and how far its machines are."""
     began = f"{state.started:%Y-%m-%d %H:%M:%S} UTC" if state.started else "?"
     found = [f"run {state.run} of {state.plan}@{state.version}, begun {began} by {state.started_by}", ""]
     for group in ordered(plan):
         found.append(f"  {group.name}{_group_note(state, group)}")
+        wide = min(20, max(map(len, group.machines)))
         for number, wave in enumerate(group.waves, 1):
             shown = {machine: machine_line(state, machine, back=group.name in state.back) for machine in wave}
-            found += [f"    wave {number}  {machine:<20} {said}" for machine, said in shown.items()]
+            found += [f"    wave {number}  {machine:<{wide}}  {said}" for machine, said in shown.items()]
         found += [f"    {line}" for line in _rehearsed(state, group)]
-    found += ["", f"  {headline(state)}"]
-    found += [f"    {what}" for what in _waiting(state, coming)]
-    found.append(f"  {undo(state, plan)}")
     return found
+
+
+def standing(state: RunState, plan: Plan, coming: Next | None, written: Written = NOTHING) -> list[str]:
+    """Where the run is, what it waits for, and what going back costs."""
+    waiting = [f"    {what}" for what in _waiting(state, coming)]
+    return ["", f"  {headline(state)}", *waiting, f"  {undo(state, plan, written)}"]
 
 
 def machine_line(state: RunState, machine: str, *, back: bool = False) -> str:
@@ -84,8 +99,8 @@ def begun(state: RunState, machine: str) -> bool:
     return any(state.began(f"{verb}/{machine}") for verb in UNDONE_BY["restart"])
 
 
-def undo(state: RunState, plan: Plan) -> str:
-    """What going back would cost now."""
+def undo(state: RunState, plan: Plan, written: Written = NOTHING) -> str:
+    """What going back would cost now. `written`: bytes that machines hold at home since they were started there."""
     if state.outcome == "committed":
         return "there is no way back by this run: home is committed"
     if not touched(state):
@@ -101,13 +116,22 @@ def undo(state: RunState, plan: Plan) -> str:
     if opened:
         group, time = min(opened, key=lambda entry: entry[1])
         return (
-            f"going back now gives up what was written at home in {group.name} since {time:%H:%M} UTC "
-            f"(`failback run rollback {state.run} --discard`)"
+            f"going back now gives up what was written at home in {group.name} since {time:%H:%M} UTC"
+            f"{_amount(state, written)} (`failback run rollback {state.run} --discard`)"
         )
     return f"going back now costs nothing but the time to start the takeover side (`failback run rollback {state.run}`)"
 
 
-def document(state: RunState, plan: Plan, coming: Next | None) -> dict[str, Any]:
+def _amount(state: RunState, written: Written) -> str:
+    """Layers begin when machines are started, which is before the gate opens."""
+    if not written:
+        return ""
+    started = [e for m in written if (e := state.effect(f"boot/{m}").ended) is not None]
+    since = f" since {min(started):%H:%M}, when it was started" if started else ""
+    return f": {size(sum(written.values()))} written there{since}"
+
+
+def document(state: RunState, plan: Plan, coming: Next | None, written: Written = NOTHING) -> dict[str, Any]:
     """The same as values for JSON."""
     return {
         "run": state.run,
@@ -117,7 +141,8 @@ def document(state: RunState, plan: Plan, coming: Next | None) -> dict[str, Any]
         "outcome": state.outcome,
         "state": headline(state),
         "waiting": _waiting(state, coming),
-        "undo": undo(state, plan),
+        "undo": undo(state, plan, written),
+        "written": dict(written),
         "groups": [
             {
                 "name": group.name,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.catalogue import Point, latest, load
-from pipeline.errors import CatalogueError, FailbackError, SessionHeld, SourceError
+from pipeline.catalogue import Point, latest
+from pipeline.errors import FailbackError, SessionHeld
 from pipeline.home.site import Ground
 from pipeline.plans.model import Plan
 from pipeline.runs.ownership import current
 from pipeline.source import Source
-from pipeline.transfer.export import export_machine
-from pipeline.transfer.export_request import ExportOptions
+from pipeline.sources.export import export_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +43,8 @@ def export_all(ground: Ground, plan: Plan, source: Source) -> Iterator[Exported]
 
 
 def _export(ground: Ground, plan: Plan, source: Source, name: str) -> Point:
-    machine, repository = plan.machines[name], ground.repository
-    parent = latest(repository, name)
-    with source.reading(name, machine.source, parent=parent, final=False) as reading:
-        hardware = reading.machine or (parent.manifest.machine if parent else None)
-        if hardware is None:
-            raise SourceError(
-                f"nothing is known of the hardware of {name}",
-                remedy=f"export it once with `failback export {name} --hardware FILE`, or name it in the plan",
-            )
-        made = export_machine(
-            repository,
-            hardware.model_copy(update={"name": name}),
-            list(reading.disks),
-            ExportOptions(
-                state=ground.state,
-                consistency=reading.consistency,
-                tags=dict(machine.tags),
-                memory=ground.memory,
-                uploads=ground.parallel,
-            ),
-            watch=ground.control.watch,
-            tell=ground.control.tell,
-        )
-    point = load(repository, name, made.sequence)
-    if point is None:
-        raise CatalogueError(f"{name}@{made.sequence} is void", remedy="the next export makes another point")
+    machine = plan.machines[name]
+    parent = latest(ground.repository, name)
+    point = export_from(ground, source, name, machine.source, parent=parent, tags=dict(machine.tags))
     source.exported(name, machine.source, point)
     return point

@@ -53,7 +53,9 @@ _ACTIONS = {
     "delete": "s3:DeleteObject",
 }
 """What a verb is called in a policy."""
-ROLES = "`failback repository policy --role exporter|importer|janitor|admin` prints the rights that are needed"
+ROLES = (
+    "`failback repository policy --role exporter|importer|conductor|janitor|admin` prints the rights that are needed"
+)
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 
 

@@ -32,11 +32,14 @@ import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from manifests.machine import Model
 from pipeline.verify.retry import Retry
 from pipeline.verify.subject import Subject
+
+if TYPE_CHECKING:
+    from pipeline.verify.results import CheckResult
 
 S = TypeVar("S", bound=Model)
 
@@ -60,6 +63,8 @@ class Attempt:
     seconds: float
     cancelled: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for the outcome any more."""
+    so_far: tuple[CheckResult, ...] = ()
+    """Of the other checks, those that have ended."""
 
 
 class Hook(ABC, Generic[S]):

@@ -92,7 +92,8 @@ class _Run:
             if task.attempts and task.begun is not None:
                 seconds = min(seconds, max(1.0, task.begun + task.check.within - now))
             task.attempts += 1
-            task.attempt = Attempt(task.check.name, task.attempts, seconds)
+            ended = tuple(other.result for other in self.tasks.values() if other.result is not None)
+            task.attempt = Attempt(task.check.name, task.attempts, seconds, so_far=ended)
             task.late = now + seconds + GRACE_SECONDS
             task.thread = threading.Thread(
                 target=_look, args=(task.hook, self.subject, task.attempt, self.inbox), daemon=True

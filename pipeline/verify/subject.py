@@ -12,6 +12,7 @@ from typing import Protocol
 
 from manifests.machine import Machine
 from pipeline.target import Abilities, Build, CommandResult, Endpoint, Importer, Network, Observation
+from pipeline.verify.person import Question, Said
 
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -64,6 +65,10 @@ class Subject(Protocol):
         """Run a program in the guest. Raises Unsupported when nothing there takes commands, TargetError when it does
         not answer in time."""
 
+    def asked(self, question: Question) -> Said | None:
+        """Put a question to whoever is asked elsewhere than at this command's terminal, and what was said to it so
+        far. None: nothing, or nobody is."""
+
     def save(self, name: str, data: bytes) -> Path:
         """Keep a file, whole or not at all; one of that name is replaced."""
 
@@ -71,7 +76,8 @@ class Subject(Protocol):
 class BuildSubject:
     """The Subject of a build that an importer has booted.
 
-    `booted` is when that was, on the clock `now` (seconds, monotonic). `fresh`: by this command, just now.
+    `booted` is when that was, on the clock `now` (seconds, monotonic). `fresh`: by this command, just now. `people`:
+    who is asked elsewhere.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class BuildSubject:
         booted: float,
         fresh: bool = True,
         now: Callable[[], float] = time.monotonic,
+        people: Callable[[Question], Said | None] = lambda _question: None,
     ) -> None:
         self.machine = machine
         self.artifacts = artifacts
@@ -95,6 +102,7 @@ class BuildSubject:
         self._build = build
         self._booted = booted
         self._now = now
+        self._people = people
         artifacts.mkdir(parents=True, exist_ok=True)
 
     def seconds(self) -> float:
@@ -114,6 +122,9 @@ class BuildSubject:
 
     def command(self, arguments: Sequence[str], *, stdin: bytes = b"", seconds: float) -> CommandResult:
         return self._importer.command(self._build, arguments, stdin=stdin, seconds=seconds)
+
+    def asked(self, question: Question) -> Said | None:
+        return self._people(question)
 
     def save(self, name: str, data: bytes) -> Path:
         return keep_file(self.artifacts, name, data)

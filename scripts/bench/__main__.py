@@ -154,6 +154,16 @@ def _stream(arguments: argparse.Namespace) -> int:
     return judge(streams.bounds())
 
 
+def _floor(arguments: argparse.Namespace) -> None:
+    from scripts.bench.floor import floor
+
+    with workplace(arguments.work, arguments.restore_to, arguments.store_in) as ground:
+        found = floor(ground, size=_bytes(arguments.size), repeats=arguments.repeats, seed=arguments.seed)
+    if arguments.json:
+        found.write(arguments.json)
+    print(f"\n{found.table()}")
+
+
 def _refresh(arguments: argparse.Namespace) -> int:
     from scripts.bench.refresh import Wish, refresh
     from scripts.bench.verdict import judge
@@ -291,6 +301,13 @@ def _parser() -> argparse.ArgumentParser:
     placed(made)
     restored(made)
     checked(made)
+
+    made = command("floor", _floor, "the CPU seconds that no restore can do without, beside restic's restore")
+    made.add_argument("--size", type=float, default=4, help="GiB of the disk")
+    made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--json", type=Path, help="all figures")
+    placed(made)
+    restored(made)
 
     made = command("refresh", _refresh, "from a point committed to its machine switched on at (simulated) VMware")
     made.add_argument("--sizes", type=float, nargs=2, default=(20, 200), help="GiB of the two disks")

@@ -41,6 +41,12 @@ class Reading:
         return Reading(self.cpu - before.cpu, +requests, self.stored - before.stored, self.objects - before.objects)
 
 
+def cpu_seconds(process: int) -> float:
+    """User and system time of a process up to now, in the kernel's steps of (mostly) 10 ms."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Minio:
     """A server with one empty bucket, its data in a directory that is removed at the end."""
 
@@ -54,6 +60,11 @@ class Minio:
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def process(self) -> int:
+        """Number of the server's process."""
+        return self._process.pid
 
     @property
     def objects(self) -> Path:
@@ -97,7 +108,7 @@ class Minio:
     def reading(self) -> Reading:
         """CPU time, requests and stored bytes up to now."""
         sizes = list(self.sizes().values())
-        return Reading(self._cpu(), self._requests(), sum(sizes), len(sizes))
+        return Reading(cpu_seconds(self.process), self._requests(), sum(sizes), len(sizes))
 
     def sizes(self) -> dict[str, int]:
         """Stored bytes of every object by key, the server's own headers and check sums included."""
@@ -129,10 +140,6 @@ class Minio:
             return answer.status, answer.read().decode()
         finally:
             connection.close()
-
-    def _cpu(self) -> float:
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _requests(self) -> Counter[str]:
         counts: Counter[str] = Counter()

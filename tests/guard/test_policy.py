@@ -181,3 +181,35 @@ def test_other_partitions_of_aws_have_their_own_names() -> None:
 def test_a_machine_for_a_role_that_is_for_all_is_refused() -> None:
     with pytest.raises(FailbackError, match="all machines"):
         policy("janitor", S3Address("b"), machines=["web"])
+
+
+def test_a_conductor_deletes_nothing_but_what_its_runs_hold(make_site: Make, disk: Path) -> None:
+    site = make_site()
+    site.good("repository", "init")
+    site.good("export", "web", "--disk", disk)
+    site.good("hold", "web@1", "--reason", "needed", "--as", "tests")
+    thief = s3_client_of(site, site.user(site.policy("conductor")))
+    for key in (
+        "leases/web/0000000001",
+        "runs/shop-20261130-000000-000000/journal/0000000001",
+        "plans/shop/0000000001",
+        "sets/shop-20261130-000000-000000/0000",
+        "holds/web/tests",
+        "manifests/web/0000000001",
+        site.keys("packs/")[0],
+        site.keys("pages/")[0],
+    ):
+        refuses(lambda key=key: thief.delete_object(Bucket=site.bucket, Key=f"{site.prefix}/{key}"))  # type: ignore[misc]
+    for key in ("tombstones/web/0000000001", "repository.json", "keys/new", "gc/plan"):
+        refuses(lambda key=key: thief.put_object(Bucket=site.bucket, Key=f"{site.prefix}/{key}", Body=b"x"))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("role", ["exporter", "importer", "controller", "approver", "janitor"])
+def test_only_a_conductor_writes_ownership_sets_and_plans(make_site: Make, role: str) -> None:
+    site = make_site()
+    thief = s3_client_of(site, site.user(site.policy(role)))
+    journal = "runs/shop-20261130-000000-000000/journal/0000000001"
+    for key in ("leases/web/0000000001", "plans/shop/0000000002", "sets/shop-20261130-000000-000000/0000", journal):
+        if (role, key) == ("approver", journal):
+            continue
+        refuses(lambda key=key: thief.put_object(Bucket=site.bucket, Key=f"{site.prefix}/{key}", Body=b"x"))  # type: ignore[misc]

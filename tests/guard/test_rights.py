@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli.conftest import Done
 
 from guard.conftest import Make, Site
 from guard.test_policy import rights_of
+from pipeline.catalogue import latest
+from pipeline.collect.record import hold, verifications
+from pipeline.errors import FailbackError
 from pipeline.guard.rights import RIGHTS, WHOLE_BUCKET, Role
+from pipeline.home.site import Ground
 from pipeline.keys.locks import KeyFile
 from pipeline.mend.damage import Damage, record_damage
+from pipeline.plans.stored import read as read_plan
 from pipeline.repository import Repository
+from pipeline.runs.begin import begin, find_run
+from pipeline.runs.effects.job import Job
+from pipeline.runs.effects.reading import make_set
+from pipeline.runs.ownership import Epoch, advance
 from pipeline.store.address import open_store
 from pipeline.store.s3_errors import ROLES
 from pipeline.transfer.session import Session
 
-Command = tuple[object, ...]
+Command = tuple[object, ...] | Callable[[], None]
 DISK, OUT, PLAN = object(), object(), object()
 """Stand for the disk, a fresh folder, and a plan that is not stored yet."""
 
-EXPORT: Command = ("export", "web", "--disk", DISK)
+EXPORT = ("export", "web", "--disk", DISK)
 VERIFY: Command = ("verify", "web")
 READ: Command = ("verify", "web", "--read")
 COLLECT: Command = ("gc", "--apply", "--grace", "0s")
@@ -35,6 +47,50 @@ OPEN: dict[tuple[str, str], Command] = {
     ("s3:ListBucket", "features/*"): ("list",),
     ("s3:ListBucket", "keys/*"): ("list",),
 }
+
+
+def _opened() -> Repository:
+    """As whoever the environment's credentials belong to."""
+    lock = KeyFile(Path(os.environ["FAILBACK_KEY_FILE"]))
+    return Repository.open(open_store(os.environ["FAILBACK_REPOSITORY"]), lambda: [lock])
+
+
+def _claims() -> None:
+    repository = _opened()
+    advance(repository, Epoch("mail", 0, "takeover"), "moving", run="shop-20261130-000000-000000", proof={})
+
+
+def _forms_a_set() -> None:
+    """The one that another conductor of the run formed before."""
+    repository = _opened()
+    state, stored = find_run(repository, "shop")
+    ground = Ground(repository, Path())
+    nobody: Any = None
+    make_set(Job(state.run, stored.plan, state, ground, nobody, "set", "shop", lambda: None, nobody))
+
+
+def _sees_when_it_was_verified() -> None:
+    verifications(_opened(), "web")
+
+
+SHARED: dict[tuple[str, str], Command] = {
+    ("s3:ListBucket", "manifests/*"): LISTED,
+    ("s3:GetObject", "manifests/*"): LISTED,
+    ("s3:ListBucket", "tombstones/*"): LISTED,
+    ("s3:GetObject", "tombstones/*"): LISTED,
+    ("s3:ListBucket", "pages/*"): VERIFY,
+    ("s3:GetObject", "pages/*"): ("import", "web", "--out", OUT),
+    ("s3:ListBucket", "packs/*"): VERIFY,
+    ("s3:GetObject", "packs/*"): ("import", "web", "--out", OUT),
+    ("s3:ListBucket", "relocations/*"): ("import", "web", "--out", OUT),
+    ("s3:GetObject", "relocations/*"): ("import", "web", "--out", OUT),
+    ("s3:GetObject", "verified/*/*"): ("verify", "web@2", "--read"),
+    ("s3:PutObject", "verified/*/*"): ("verify", "web@3", "--read"),
+    ("s3:PutObject", "holds/*/*"): ("hold", "web@2", "--reason", "x"),
+    ("s3:ListBucket", "plans/*"): ("plan", "list"),
+    ("s3:GetObject", "plans/*"): ("plan", "show", "shop@1"),
+}
+"""What importers and conductors do."""
 
 COMMANDS: dict[Role, dict[tuple[str, str], Command]] = {
     "exporter": {
@@ -60,22 +116,7 @@ COMMANDS: dict[Role, dict[tuple[str, str], Command]] = {
     },
     "importer": {
         **OPEN,
-        ("s3:ListBucket", "manifests/*"): LISTED,
-        ("s3:GetObject", "manifests/*"): LISTED,
-        ("s3:ListBucket", "tombstones/*"): LISTED,
-        ("s3:GetObject", "tombstones/*"): LISTED,
-        ("s3:ListBucket", "pages/*"): VERIFY,
-        ("s3:GetObject", "pages/*"): ("import", "web", "--out", OUT),
-        ("s3:ListBucket", "packs/*"): VERIFY,
-        ("s3:GetObject", "packs/*"): ("import", "web", "--out", OUT),
-        ("s3:ListBucket", "relocations/*"): ("import", "web", "--out", OUT),
-        ("s3:GetObject", "relocations/*"): ("import", "web", "--out", OUT),
-        ("s3:GetObject", "verified/*/*"): READ,
-        ("s3:PutObject", "verified/*/*"): ("verify", "web@3", "--read"),
-        ("s3:PutObject", "holds/*/*"): ("hold", "web@2", "--reason", "x"),
-        ("s3:ListBucket", "plans/*"): ("plan", "list"),
-        ("s3:GetObject", "plans/*"): ("plan", "show", "shop@1"),
-        ("s3:PutObject", "plans/*"): ("plan", "put", PLAN),
+        **SHARED,
     },
     # Collections delete what others need to find doomed: in the order in which one deletes.
     "janitor": {
@@ -124,6 +165,37 @@ COMMANDS: dict[Role, dict[tuple[str, str], Command]] = {
         ("s3:GetBucketObjectLockConfiguration", ""): ("repository", "probe"),
         ("s3:GetLifecycleConfiguration", ""): ("repository", "info"),
     },
+    # Verified and held is what is newest: before exports make newer ones.
+    "conductor": {
+        **OPEN,
+        **SHARED,
+        ("s3:PutObject", "plans/*"): ("plan", "put", PLAN),
+        ("s3:ListBucket", "verified/*/*"): _sees_when_it_was_verified,
+        ("s3:ListBucket", "runs/*"): ("run", "list"),
+        ("s3:GetObject", "runs/*"): ("run", "show", "shop"),
+        ("s3:PutObject", "runs/*"): ("run", "hold", "shop"),
+        ("s3:ListBucket", "leases/*/*"): ("run", "runbook", "shop"),
+        ("s3:GetObject", "leases/*/*"): ("run", "runbook", "shop"),
+        ("s3:PutObject", "leases/*/*"): _claims,
+        ("s3:PutObject", "sets/*"): _forms_a_set,
+        ("s3:GetObject", "sets/*"): _forms_a_set,
+        ("s3:GetObject", "holds/*/run-*"): ("release", "web", "run-shop"),
+        ("s3:DeleteObject", "holds/*/run-*"): ("release", "web", "run-shop"),
+        ("s3:ListBucket", "sessions/*/*"): EXPORT,
+        ("s3:GetObject", "sessions/*/*"): EXPORT,
+        ("s3:PutObject", "sessions/*/*"): EXPORT,
+        ("s3:PutObject", "manifests/*/*"): EXPORT,
+        ("s3:PutObject", "packs/*"): (*EXPORT, "--full"),
+        ("s3:PutObject", "pages/*"): EXPORT,
+        ("s3:ListBucket", "scrub/damage/*"): EXPORT,
+    },
+    "approver": {
+        **dict.fromkeys(OPEN, ("run", "show", "shop")),
+        ("s3:ListBucket", "runs/*"): ("run", "list"),
+        ("s3:GetObject", "runs/*"): ("run", "list"),
+        ("s3:GetObject", "plans/*"): ("run", "show", "shop"),
+        ("s3:PutObject", "runs/*/journal/*"): ("run", "hold", "shop"),
+    },
 }
 """By action and place: what cannot be done without that right."""
 
@@ -147,6 +219,12 @@ class Stage:
     root: Path
 
     def run(self, command: Command, number: int) -> Done:
+        if callable(command):
+            try:
+                command()
+            except FailbackError as error:
+                return Done(error.exit_code, "", f"{error.message}\n{error.remedy}")
+            return Done(0, "", "")
         stands = {id(DISK): self.disk, id(OUT): self.root / f"out-{number}", id(PLAN): _plan(self.root, number)}
         return self.site.run(*(stands.get(id(word), word) for word in command))
 
@@ -174,6 +252,13 @@ def stage(make_site: Make, disk: Path, tmp_path: Path, monkeypatch: pytest.Monke
     repository = Repository.open(open_store(site.address), lambda: [KeyFile(tmp_path / "key")])
     # Of an object that nothing needs: a scrub clears it.
     record_damage(repository, Damage(f"packs/ab/{'ab' * 32}", "missing", "long ago"))
+    # A run that was killed when it had formed its set, and holds a point.
+    run = begin(repository, read_plan(repository, "shop")).run
+    advance(repository, Epoch("web", 0, "takeover"), "moving", run=run, proof={})
+    _forms_a_set()
+    newest = latest(repository, "web")
+    assert newest is not None
+    hold(repository, newest, holder="run-shop", reason="of a run")
     Session.begin(repository, "web", 4, parent=None, bases=[], disks=[], tool="dies")[0].abandon()
     return Stage(site, disk, tmp_path)
 

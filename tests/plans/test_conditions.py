@@ -289,7 +289,7 @@ def test_another_plan_has_to_have_come_home(scene: Scene) -> None:
     repository = scene.bench.repository
     assert look(scene, "run", plan="mail") == Answer(False, "plan mail was never run")
     journal = Journal(repository, "mail-20260601-120000-abcdef")
-    journal.append(Started(plan="mail", version=1))
+    journal.append(Started(plan="mail", version=1, digest="ab"))
     assert look(scene, "run", plan="mail") == Answer(False, "run mail-20260601-120000-abcdef is not over")
     journal.append(Finished(conductor=0, outcome="rolled back"))
     answer = look(scene, "run", plan="mail")
@@ -297,7 +297,7 @@ def test_another_plan_has_to_have_come_home(scene: Scene) -> None:
     assert "rolled back, wanted: committed" in answer.seen
     assert not look(scene, "run", plan="mail", outcome="rehearsed").holds
     journal = Journal(repository, "mail-20260602-120000-abcdef")
-    journal.append(Started(plan="mail", version=2))
+    journal.append(Started(plan="mail", version=2, digest="cd"))
     journal.append(Finished(conductor=0, outcome="committed"))
     answer = look(scene, "run", plan="mail")
     assert answer.holds

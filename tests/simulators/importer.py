@@ -251,6 +251,16 @@ class SimulatedImporter:
     def picture(self, build: Build) -> bytes | None:
         return PICTURE if "picture" in self.abilities.console and self._machine(build).on else None
 
+    def written(self, build: Build) -> int | None:
+        """Bytes in which the layers differ from what is below."""
+        found = 0
+        for layer in self._platform.find_disks(marker=str(build.marker), role="layer"):
+            below = self._platform.disks.get(layer.base or "")
+            if below is None:
+                return None
+            found += sum(a != b for a, b in zip(layer.data, below.data, strict=True))
+        return found
+
     def reach(self, build: Build, port: int) -> Endpoint | None:
         return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from manifests.machine import Machine
 from pipeline.errors import Unsupported
 from pipeline.target import Abilities, CommandResult, Endpoint, Network, Observation
+from pipeline.verify.person import Question, Said
 from pipeline.verify.subject import keep_file
 
 ALL = Abilities(
@@ -33,6 +34,9 @@ class FakeSubject:
     """What `accepted` says."""
     commands: Callable[[Sequence[str]], CommandResult] | None = None
     clock: float = 0.0
+    questions: list[Question] = field(default_factory=list)
+    said: Said | None = None
+    """To all of them, elsewhere."""
 
     def seconds(self) -> float:
         return self.clock
@@ -47,6 +51,10 @@ class FakeSubject:
 
     def reach(self, port: int) -> Endpoint | None:
         return self.endpoints.get(port)
+
+    def asked(self, question: Question) -> Said | None:
+        self.questions.append(question)
+        return self.said
 
     def accepted(self, port: int) -> bool | None:
         return self.taken

@@ -30,6 +30,7 @@ def conducted(invocation: Invocation, run: str, stored: Stored, *, wait: bool, a
     from pipeline.home.control import Controller
     from pipeline.runs.conductor import Conductor
     from pipeline.runs.crew import crew_of, source_of
+    from pipeline.runs.written import written_at_home
 
     invocation.grace_seconds = GRACE_SECONDS
     invocation.how_to_go_on = lambda: f"`failback run conduct {run}` goes on from here or from any other host"
@@ -47,17 +48,30 @@ def conducted(invocation: Invocation, run: str, stored: Stored, *, wait: bool, a
             coming = conductor.conduct(wait=wait, attend=attend)
         finally:
             source.close()
-    return ending(invocation, conductor.state, stored, coming, conductor.seen)
+    written = written_at_home(ground, conductor.state, stored.plan)
+    return ending(invocation, conductor.state, stored, coming, conductor.seen, written)
 
 
-def ending(invocation: Invocation, state: RunState, stored: Stored, coming: Next, seen: dict[str, str]) -> Ending:
+def ending(
+    invocation: Invocation, state: RunState, stored: Stored, coming: Next, seen: dict[str, str], written: dict[str, int]
+) -> Ending:
     """What is printed, and the exit code that a cron job can act on. `seen`: of conditions that are waited for."""
     from pipeline.runs.report import document, lines
 
-    invocation.output.say(*lines(state, stored.plan, coming))
+    invocation.output.say(*lines(state, stored.plan, coming, written))
     if state.met is None:
         invocation.output.say(*(f"    {name}: {answer}" for name, answer in seen.items()))
-    return Ending(code_of(coming), {**document(state, stored.plan, coming), "conditions": seen})
+    return Ending(code_of(coming), {**document(state, stored.plan, coming, written), "conditions": seen})
+
+
+def written_here(invocation: Invocation, state: RunState, stored: Stored) -> dict[str, int]:
+    """See `written_at_home`; as far as this host reaches the target."""
+    from pipeline.cli.grounds import ground_of
+    from pipeline.runs.written import at_stake, written_at_home
+
+    if not at_stake(state, stored.plan):
+        return {}
+    return written_at_home(ground_of(invocation, stored.plan.mapping), state, stored.plan)
 
 
 def code_of(coming: Next) -> int:

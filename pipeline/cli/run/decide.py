@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from pipeline.plans.stored import Stored
     from pipeline.runs.entries import Decided
     from pipeline.runs.fold import RunState
+
+
+class YesNo(StrEnum):
+    YES = "yes"
+    NO = "no"
+
 
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the run's journal.")]
 ByOption = Annotated[
@@ -33,7 +40,7 @@ GroupOption = Annotated[str, typer.Option("--group", metavar="NAME", help="Where
 
 def add_words(app: typer.Typer) -> None:
     """All of them, in the order of a run."""
-    for word in (approve, reject, flag, pause, resume, hold, retry, override, split, rollback, commit, cancel):
+    for word in (approve, reject, answer, flag, pause, resume, hold, retry, override, split, rollback, commit, cancel):
         app.command(word.__name__)(word)
 
 
@@ -53,6 +60,19 @@ def reject(
 ) -> Ending:  # fmt: skip
     """Say no to what a run asks. At the gate the group goes back to the takeover site."""
     return _answered(invocation, "reject", run, what, reason, by, expect, conduct, wait, attend)
+
+
+@command
+def answer(
+    invocation: Invocation, run: RunArgument,
+    machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Whose check of hook `operator` waits.")],
+    word: Annotated[YesNo, typer.Argument(metavar="yes|no", help="Whether it works, as you saw it.")],
+    reason: ReasonOption = "", by: ByOption = "", expect: ExpectOption = 0, conduct: OnOption = True,
+    wait: WaitOption = True, attend: AttendOption = False,
+) -> Ending:  # fmt: skip
+    """Say whether a machine works, where a check of its asks a person. Counts for all of its checks that do."""
+    said = {"verb": "answer", "what": machine, "yes": word is YesNo.YES, "reason": reason}
+    return _said(invocation, run, said, by, expect, conduct, wait, attend)
 
 
 @command
@@ -215,6 +235,8 @@ def _ended(state: RunState, stored: Stored, number: int) -> Ending:
 
 def _shown(word: Decided) -> str:
     about = " ".join(word.machines) or word.what
+    if word.verb == "answer":
+        about += " yes" if word.yes else " no"
     return f"{word.verb} {about}".strip()
 
 

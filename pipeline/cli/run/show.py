@@ -8,6 +8,7 @@ import typer
 
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.run.conduct import RunArgument
+from pipeline.cli.run.conducting import written_here
 
 
 @command
@@ -16,7 +17,8 @@ def show(
     run: RunArgument,
     journal: Annotated[bool, typer.Option("--journal", help="Every entry of its journal, too.")] = False,
 ) -> Ending:
-    """Show a run. Changes nothing, and asks no platform."""
+    """Show a run. Changes nothing. While users are in and going back is possible the target is asked how much they
+    wrote; nothing else is asked of any platform."""
     from pipeline.runs.begin import find_run
     from pipeline.runs.journal import Journal
     from pipeline.runs.report import document, entry_line, lines
@@ -26,8 +28,9 @@ def show(
     state, stored = find_run(repository, run)
     looked = looked_at(repository, state.run) if state.met is None else None
     now = status_lines(status_of(repository, state), looked) if state.outcome is None else []
-    invocation.output.say(*lines(state, stored.plan, None), *now)
-    values = document(state, stored.plan, None)
+    written = written_here(invocation, state, stored)
+    invocation.output.say(*lines(state, stored.plan, None, written), *now)
+    values = document(state, stored.plan, None, written)
     if journal:
         kept = Journal(repository, state.run)
         kept.read()

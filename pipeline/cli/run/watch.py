@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +18,13 @@ if TYPE_CHECKING:
     from pipeline.cli.output import Output
     from pipeline.runs.entries import Entry
 
+Picture = tuple[list[str], list[str]]
+"""The machines, and below them what the run waits for, what going back costs and who conducts."""
 POLL_SECONDS = 2.0
+ASK_SECONDS = 30.0
+"""Between two looks at how much was written at home: the target may be far away."""
+RECENT = 3
+"""Entries of the journal that are shown below."""
 
 
 @command
@@ -33,61 +38,52 @@ def watch(
 
     Only looks: Ctrl-C ends the looking, never the run.
     """
-    from pipeline.cli.run.conducting import code_of
+    from pipeline.cli.run.conducting import code_of, written_here
     from pipeline.runs.begin import find_run
     from pipeline.runs.decide import Over
     from pipeline.runs.fold import fold
     from pipeline.runs.journal import Journal
-    from pipeline.runs.report import document, lines
+    from pipeline.runs.report import document, machines, standing
     from pipeline.runs.status import looked_at, status_lines, status_of
 
     repository = invocation.open_repository()
     state, stored = find_run(repository, run)
     journal = Journal(repository, state.run)
     invocation.how_to_go_on = lambda: f"the run goes on; `failback run watch {state.run}` looks again"
+    written, asked = dict[str, int](), float("-inf")
 
-    def picture() -> list[str]:
+    def picture() -> Picture:
         looked = looked_at(repository, state.run) if state.met is None else None
-        return [*lines(state, stored.plan, None), *status_lines(status_of(repository, state), looked)]
+        status = [] if state.outcome is not None else status_lines(status_of(repository, state), looked)
+        return machines(state, stored.plan), [*standing(state, stored.plan, None, written), *status]
 
     with _view(invocation.output) as show:
         while True:
             new = journal.read()
             state = fold(state.run, journal.entries)
-            show(picture(), new)
+            if time.monotonic() - asked >= ASK_SECONDS:
+                written, asked = written_here(invocation, state, stored), time.monotonic()
+            show(picture(), new, journal.entries)
             if state.outcome is not None or once:
                 break
             time.sleep(POLL_SECONDS)
     code = code_of(Over(state.outcome)) if state.outcome is not None else 0
-    return Ending(code, document(state, stored.plan, None))
-
-
-def folded(lines: list[str], width: int) -> list[str]:
-    """No line is longer than that: what a person is to type must not be cut off. What follows stands further in."""
-    found = []
-    for line in lines:
-        indent = " " * (len(line) - len(line.lstrip()))
-        parts = textwrap.wrap(
-            line, width, subsequent_indent=f"{indent}    ", break_on_hyphens=False, drop_whitespace=True,
-            replace_whitespace=False,
-        )  # fmt: skip
-        found += parts or [""]
-    return found
+    return Ending(code, document(state, stored.plan, None, written))
 
 
 @contextmanager
-def _view(output: Output) -> Iterator[Callable[[list[str], list[Entry]], None]]:
+def _view(output: Output) -> Iterator[Callable[[Picture, list[Entry], list[Entry]], None]]:
+    """What shows (the picture, entries that are new, all entries)."""
     from pipeline.cli.output import plain
     from pipeline.runs.report import entry_line
 
     if not (output.for_people and sys.stdout.isatty()):
 
-        def line_by_line(picture: list[str], new: list[Entry]) -> None:
+        def line_by_line(_picture: Picture, new: list[Entry], _entries: list[Entry]) -> None:
             if output.for_people:
                 output.say(*map(entry_line, new))
             for entry in new:
                 output.event("entry", number=entry.number, entry=entry.body.kind, time=entry.time.isoformat())
-            del picture
 
         yield line_by_line
         return
@@ -95,14 +91,16 @@ def _view(output: Output) -> Iterator[Callable[[list[str], list[Entry]], None]]:
     from rich.live import Live
     from rich.text import Text
 
+    from pipeline.cli.fitted import screen, shortened
+
     console = Console(file=sys.stdout, highlight=False, markup=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
 
-        def in_place(picture: list[str], new: list[Entry]) -> None:
-            recent = [entry_line(entry) for entry in new][-5:]
-            shown = [*folded(picture, console.width), *([""] if recent else []), *recent]
-            text = Text("\n".join(map(plain, shown)), no_wrap=True)
-            text.overflow = "ellipsis"
-            live.update(text, refresh=True)
+        def in_place(picture: Picture, _new: list[Entry], entries: list[Entry]) -> None:
+            width, height = console.size
+            recent = [shortened(plain(entry_line(entry)), width) for entry in entries[-RECENT:]]
+            top, bottom = ([plain(line) for line in part] for part in picture)
+            rows = screen(top, [*bottom, "", *recent], width=width, height=height - 1)
+            live.update(Text("\n".join(rows), no_wrap=True, overflow="crop"), refresh=True)
 
         yield in_place

@@ -75,7 +75,7 @@ class PortGroupGate(Gate[PortGroupSettings]):
 
     def _machines(self, way: Way) -> list[str]:
         """Those that are meant, as far as they come home."""
-        coming = way.environment.get("FAILBACK_MACHINES", "").split(",")
+        coming = way.environment.get("FAILBACK_MACHINES", "").splitlines()
         return [name for name in coming if name and (not self.settings.machines or name in self.settings.machines)]
 
     def _gone(self, way: Way, name: str) -> bool:

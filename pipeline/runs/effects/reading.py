@@ -8,15 +8,14 @@ from contextlib import suppress
 from manifests.envelope import Kind
 from manifests.manifest import decode_record, encode_record
 from manifests.names import set_key
-from pipeline.catalogue import Point, load
+from pipeline.catalogue import Point
 from pipeline.collect.record import hold, release
 from pipeline.errors import AlreadyExists, CatalogueError, FailbackError, SourceError
 from pipeline.plans.model import Plan
 from pipeline.repository import Repository
 from pipeline.runs.effects.job import Job, Result
 from pipeline.runs.journal import create_only
-from pipeline.transfer.export import export_machine
-from pipeline.transfer.export_request import ExportOptions
+from pipeline.sources.export import export_from
 
 RUN_TAG, STEP_TAG = "failback-run", "failback-step"
 """Tags of points, so that a run that was killed knows its own."""
@@ -74,35 +73,20 @@ def holder(run: str) -> str:
 
 def _exported(job: Job, *, final: bool) -> Result:
     step = "final" if final else "export"
-    parent = job.newest()
-    if parent is None or not _is_ours(parent, job.run, step):
-        with job.source.reading(job.subject, job.settings, parent=parent, final=final) as reading:
-            machine = reading.machine or (parent.manifest.machine if parent else None)
-            if machine is None:
-                raise SourceError(
-                    f"nothing is known of the hardware of {job.subject}",
-                    remedy=f"export it once with `failback export {job.subject} --hardware FILE`",
-                )
-            made = export_machine(
-                job.repository,
-                machine.model_copy(update={"name": job.subject}),
-                list(reading.disks),
-                ExportOptions(
-                    state=job.ground.state,
-                    final=final,
-                    consistency=reading.consistency,
-                    tags={**job.machine.tags, RUN_TAG: job.run, STEP_TAG: step},
-                    memory=job.ground.memory // max(1, job.plan.limits.parallel),
-                    uploads=job.ground.parallel,
-                ),
-                watch=job.control.watch,
-                tell=job.control.tell,
-            )
-        parent = load(job.repository, job.subject, made.sequence)
-        if parent is None:
-            raise CatalogueError(f"{job.subject}@{made.sequence} is void", remedy="the same command exports it again")
-    job.source.exported(job.subject, job.settings, parent)
-    return _said(parent)
+    point = job.newest()
+    if point is None or not _is_ours(point, job.run, step):
+        point = export_from(
+            job.ground,
+            job.source,
+            job.subject,
+            job.settings,
+            parent=point,
+            final=final,
+            tags={**job.machine.tags, RUN_TAG: job.run, STEP_TAG: step},
+            memory=job.ground.memory // max(1, job.plan.limits.parallel),
+        )
+    job.source.exported(job.subject, job.settings, point)
+    return _said(point)
 
 
 def _given_up(job: Job, who: str) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from pipeline.home.rehearse import rehearse as rehearse_one
 from pipeline.home.settle import drop, settled
 from pipeline.home.site import Site
 from pipeline.home.stage import staged
+from pipeline.runs.decide import looked_since
 from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
 from pipeline.target import Build, Importer, Intent
 from pipeline.verify.checks import Check
+from pipeline.verify.person import Question, Said
 from pipeline.verify.results import Results
 from pipeline.verify.runner import run_checks
 from pipeline.verify.short import parse_hook
@@ -212,7 +214,7 @@ def _rehearsed(
     def look(importer: Importer, build: Build, fresh: bool) -> Results:
         subject = BuildSubject(
             importer, build, job.wanted(point).hardware, _artifacts(job, "rehearsal", machine),
-            booted=time.monotonic(), fresh=fresh,
+            booted=time.monotonic(), fresh=fresh, people=_people(job),
         )  # fmt: skip
         results = run_checks(_checks_of(job, machine), subject, job.control)
         _picture(importer, build, _artifacts(job, "rehearsal", machine))
@@ -238,11 +240,39 @@ def _checked(job: Job, machine: str, artifacts: Path) -> Results:
             artifacts,
             booted=time.monotonic(),
             fresh=True,
+            people=_people(job),
         )
         try:
             return run_checks(_checks_of(job, machine), subject, job.control)
         finally:
             _picture(site.importer, build, artifacts)
+
+
+def _people(job: Job) -> Callable[[Question], Said | None]:
+    """Who may answer `failback run answer`, from anywhere."""
+    told = set[str]()
+
+    def asked(question: Question) -> Said | None:
+        machine = question.machine
+        if machine not in told:
+            told.add(machine)
+            shown = f", picture {question.picture}" if question.picture else ""
+            job.control.tell(f"{question.text} `failback run answer {job.run} {machine} yes|no --by NAME`{shown}")
+        word, since = job.state.words.get(machine), looked_since(job.state, job.plan, machine)
+        if word is None or since is None or word.number <= since:
+            return _before(job, question) if job.verb == "green" else None
+        return Said(word.yes, word.by, word.time, f"entry {word.number} of the run", word.reason)
+
+    return asked
+
+
+def _before(job: Job, question: Question) -> Said | None:
+    """While the gate is open nobody is asked again what was said when the machine was verified."""
+    verified = job.state.effect(f"verify/{question.machine}")
+    for check in verified.result.get("checks", []):
+        if (check["name"], check["status"]) == (question.check, "passed") and verified.ended is not None:
+            return Said(True, "the operator", verified.ended, "when it was verified", check["seen"])
+    return None
 
 
 def _running(site: Site, machine: str) -> Build:

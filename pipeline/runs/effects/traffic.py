@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from pipeline.errors import TargetError
+from pipeline.plans.agree import traffic_of
 from pipeline.plans.model import Group, TrafficStep
-from pipeline.plans.registry import traffic_class
-from pipeline.plans.traffic import Gate, Way
+from pipeline.plans.traffic import Way
 from pipeline.runs.effects.job import ForeignChange, Job, Result
 from pipeline.target import Build, Importer
 
@@ -22,7 +21,7 @@ def open_step(job: Job) -> Result:
                 raise ForeignChange(f"{machine} is {epoch.side}: no users are let in to it", remedy="look who moved it")
             job.check_off(machine)
     job.confirm()
-    return {"did": _gate(step).open(_way(job, group))}
+    return {"did": traffic_of(step).open(_way(job, group))}
 
 
 def close_step(job: Job) -> Result:
@@ -31,12 +30,7 @@ def close_step(job: Job) -> Result:
         if machine not in job.state.stay:
             replace(job, subject=machine).epoch()
     job.confirm()
-    return {"did": _gate(step).close(_way(job, group))}
-
-
-def _gate(step: TrafficStep) -> Gate[Any]:
-    kind = traffic_class(step.kind)
-    return kind(kind.Settings.model_validate(step.settings))
+    return {"did": traffic_of(step).close(_way(job, group))}
 
 
 def _step(job: Job) -> tuple[Group, TrafficStep]:
@@ -51,8 +45,8 @@ def _way(job: Job, group: Group) -> Way:
     environment = {
         "FAILBACK_RUN": job.run,
         "FAILBACK_GROUP": group.name,
-        "FAILBACK_MACHINES": ",".join(machines),
-        "FAILBACK_EPOCH": ",".join(epochs),
+        "FAILBACK_MACHINES": "\n".join(machines),
+        "FAILBACK_EPOCH": "\n".join(epochs),
     }
 
     def at_home(machine: str) -> tuple[Importer, Build]:

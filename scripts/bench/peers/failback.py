@@ -41,7 +41,7 @@ class Failback(Peer):
     def upload(self, port: int, certificate: Path, *, level: int) -> Command:
         """Send the disk as a VMDK stream to a sink on this machine."""
         program = [sys.executable, "-m", "scripts.bench.upload", MACHINE, str(port), str(certificate)]
-        return Command([*program, "--level", str(level)], self._command().environment, tool.ROOT)
+        return Command([*program, "--level", str(level)], self.environment, tool.ROOT)
 
     @property
     def _key(self) -> str:
@@ -52,15 +52,19 @@ class Failback(Peer):
         return self.site.scratch / "state"
 
     def _command(self, *arguments: str) -> Command:
+        return Command([*tool.failback(), *arguments], self.environment)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Settings of every command."""
         url = f"s3://{self.site.bucket}/disks?endpoint={self.site.endpoint}"
-        environment = {
+        return {
             **CREDENTIALS,
             **DIRECT,
             "FAILBACK_REPOSITORY": url,
             "FAILBACK_STATE_DIR": str(self._state),
             "FAILBACK_KEY_FILE": self._key,
         }
-        return Command([*tool.failback(), *arguments], environment)
 
 
 class FailbackPlain(Failback):

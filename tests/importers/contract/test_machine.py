@@ -9,7 +9,7 @@ import pytest
 
 from contract.harness import Harness
 from pipeline.errors import TargetError, Unsupported
-from pipeline.target import Build, Importer, Intent, Place, Purpose
+from pipeline.target import Build, Importer, Intent, Place, Purpose, Writing
 
 
 @pytest.fixture
@@ -94,6 +94,22 @@ def test_a_rehearsal_is_cut_off_from_every_network(layered: Harness) -> None:
         assert build.name != layered.wanted().name
         assert len(build.networks) == 1
         assert all(network.name is None for network in build.networks)
+
+
+def test_who_says_how_much_a_layer_holds_sees_what_the_guest_wrote(layered: Harness) -> None:
+    with layered.open() as importer:
+        if not isinstance(importer, Writing):
+            pytest.skip("it does not say")
+        place, build = built(layered, importer)
+        before = importer.written(build)
+        if before is None:
+            pytest.skip("it cannot tell, since a layer is a copy of the disk there")
+        layered.ran(importer, place)
+        after = importer.written(build)
+        assert after is not None
+        assert before < after < sum(len(content) for content in layered.sources[1])
+        importer.finish(layered.found(importer), build, keep=True)
+        assert not importer.written(build), "there is no layer any more"
 
 
 def test_a_dropped_layer_leaves_the_stage_untouched(layered: Harness) -> None:
