@@ -15,7 +15,7 @@ from typing import Any
 
 from importers.qemu.arguments import AGENT_SOCKET
 from importers.qemu.jsonsocket import JsonSocket
-from pipeline.errors import TargetError, Unsupported
+from pipeline.errors import TargetError, TargetUnavailable, Unsupported
 from pipeline.place import CommandResult
 
 PING_SECONDS = 2.0
@@ -92,8 +92,8 @@ def run(
 ) -> CommandResult:
     """Run a program in the guest and wait for its end. The agent is asked inside `turn`; `check` is called in between.
 
-    Raises Unsupported when the agent takes no commands or there is none, TargetError when the program cannot be
-    started or does not end in time (it may go on in the guest).
+    Raises Unsupported when the agent takes no commands or there is none, TargetUnavailable when it does not answer,
+    TargetError when the program cannot be started or does not end in time (it may go on in the guest).
     """
     end = time.monotonic() + seconds
     shown = " ".join(arguments)
@@ -132,6 +132,12 @@ def run(
             ) from error
         raise TargetError(f"cannot run `{shown}` in the guest: {error.message}") from error
     except OSError as error:
+        if time.monotonic() < end:
+            raise TargetUnavailable(
+                f"the guest agent did not answer about `{shown}`, which may go on in the guest: "
+                f"{error.strerror or error}",
+                remedy="again; see whether the guest is very busy, or qemu-guest-agent in it has ended",
+            ) from error
         raise TargetError(
             f"`{shown}` did not end in the guest within {seconds:g} s: {error.strerror or error}",
             remedy="give it more time, or look at the guest",

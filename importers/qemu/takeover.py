@@ -22,7 +22,7 @@ from importers.qemu.arguments import AGENT_SOCKET, QMP_SOCKET
 from importers.qemu.durable import write_whole
 from importers.qemu.qmp import Qmp, QmpGone
 from manifests.machine import Model
-from pipeline.errors import SourceError, SourceUnavailable, TargetError, Unsupported
+from pipeline.errors import SourceError, SourceUnavailable, TargetError, TargetUnavailable, Unsupported
 
 NOTES = "failback.json"
 LOCK = "failback.lock"
@@ -264,7 +264,7 @@ def explained(machine: str) -> Iterator[None]:
     """What QEMU and its guest agent raise leaves as errors of a source."""
     try:
         yield
-    except QmpGone as error:
+    except (QmpGone, TargetUnavailable) as error:
         raise SourceUnavailable(f"{machine}: {error.message}", remedy=error.remedy) from error
     except Unsupported:
         raise

@@ -74,6 +74,8 @@ SLEPT_SECONDS = 15.0
 TRIES = 6
 """Attempts at what fails in a way that passes, before a person is called."""
 LONGEST_WAIT = 30.0
+WAITING = "waiting: "
+"""What is seen of a condition begins so when it does not hold."""
 WORTH_SECONDS = 1.0
 """An absence of the store that is written down, so that deadlines do not count it."""
 LOOK_SECONDS = 5.0
@@ -124,6 +126,8 @@ class Conductor:
         self.status: dict[str, Any] = {}
         self.seen: dict[str, str] = {}
         """Conditions at the last look."""
+        self._awaited: set[str] = set()
+        """Conditions that did not hold then."""
         self._counters: dict[str, Counters] = {}
         self._told: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -286,6 +290,10 @@ class Conductor:
     def _looked(self, wait: bool) -> bool:
         now = self._clock.now()
         answers = self.crew.look(self.state, now)
+        awaited = {name for name, seen in answers.seen.items() if seen.startswith(WAITING)}
+        for name in (name for name in answers.seen if name in awaited ^ self._awaited):
+            self.crew.tell("", f"{name}: {answers.seen[name]}")
+        self._awaited = awaited
         self.seen = self.status["conditions"] = answers.seen
         if answers.holds:
             self._word(Met(conductor=self.number, answers=answers.seen))

@@ -13,7 +13,7 @@ from pipeline.plans.agree import condition_of
 from pipeline.plans.condition import Answer, World
 from pipeline.plans.model import Condition, Plan
 from pipeline.progress import Watch, ignore
-from pipeline.runs.conductor import Answers, Crew
+from pipeline.runs.conductor import WAITING, Answers, Crew
 from pipeline.runs.decide import Abilities
 from pipeline.runs.fold import RunState
 from pipeline.source import Source, SourceContext
@@ -75,7 +75,7 @@ def _looked(ground: Ground, plan: Plan, source: Source, state: RunState, now: da
         )
         for condition in plan.conditions:
             answer = _answer(condition, world)
-            seen[condition.name] = ("holds: " if answer.holds else "waiting: ") + answer.seen
+            seen[condition.name] = ("holds: " if answer.holds else WAITING) + answer.seen
             if not answer.holds:
                 holds = False
                 if condition.within is not None and waited > timedelta(seconds=condition.within):

@@ -441,7 +441,18 @@ def _failed(state: RunState, plan: Plan, names: tuple[str, ...], group: str) -> 
     elif verb == "halt":
         choices += f"; if you have seen that it is off at home, `failback run override --home {state.run} "
         choices += f"{name.split('/')[1]} --reason WHY`"
+    elif verb in ("boot", "verify") and (others := _rest(state, plan, group, name.split("/")[1])):
+        choices += f", or `failback run split {state.run} {name.split('/')[1]}`: it stays at the takeover site, and "
+        choices += f"{', '.join(others)} come{'s' if len(others) == 1 else ''} home"
     return Hold(effect.reason or "held", f"{name}: {effect.error}", f"{remedy}; then {choices}", journaled=False)
+
+
+def _rest(state: RunState, plan: Plan, group: str, machine: str) -> list[str]:
+    """Who would come home without that machine; nobody where one of them needs it, or users were let in."""
+    which = plan_group(plan, group)
+    others = [m for m in which.machines if m != machine and m not in state.stay]
+    needed = any(machine in plan.machines[m].needs for m in others)
+    return [] if needed or group in state.back or gate_opened(state, which) is not None else others
 
 
 def _window(state: RunState, machine: str) -> str:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.plans.model import Group, Plan
-from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, ordered, touched
+from pipeline.runs.decide import UNDONE_BY, Ask, Hold, Look, Next, Paused, Wait, gate_opened, ordered, touched
 from pipeline.runs.entries import Entry
 from pipeline.runs.fold import Effect, RunState, open_question
 from pipeline.units import size
@@ -24,6 +24,10 @@ STEPS: Steps = (
 """Verbs of one machine in their order, and what is true once they are done."""
 BACK: Steps = (("halt", "off at home"), ("return", "given back"), ("restart", "runs at the takeover site"))
 """Those of the way back."""
+
+
+_MEANS = {"cutover": "brings home", "gate": "lets users in to", "commit": "accepts for good"}
+"""What a yes to a question does."""
 
 
 def headline(state: RunState) -> str:
@@ -57,7 +61,9 @@ def machines(state: RunState, plan: Plan) -> list[str]:
         found.append(f"  {group.name}{_group_note(state, group)}")
         wide = min(20, max(map(len, group.machines)))
         for number, wave in enumerate(group.waves, 1):
-            found += [f"    wave {number}  {machine:<{wide}}  {machine_line(state, machine)}" for machine in wave]
+            for machine in wave:
+                said = machine_line(state, machine, back=group.name in state.back)
+                found.append(f"    wave {number}  {machine:<{wide}}  {said}")
         found += [f"    {line}" for line in _rehearsed(state, group)]
     return found
 
@@ -68,12 +74,12 @@ def standing(state: RunState, plan: Plan, coming: Next | None, written: Written 
     return ["", f"  {headline(state)}", *waiting, f"  {undo(state, plan, written)}"]
 
 
-def machine_line(state: RunState, machine: str) -> str:
-    """The furthest step of one machine, and what is wrong with it."""
+def machine_line(state: RunState, machine: str, *, back: bool = False) -> str:
+    """The furthest step of one machine, and what is wrong with it. `back`: its group is taken back."""
     reached, steps = "waits", STEPS
     if machine in state.stay:
         reached, steps = "stays at the takeover site", BACK
-    elif any(state.began(f"{verb}/{machine}") for verb, _words in BACK):
+    elif back and begun(state, machine):
         reached, steps = "goes back", BACK
     for verb, words in steps:
         effect = state.effect(f"{verb}/{machine}")
@@ -83,20 +89,31 @@ def machine_line(state: RunState, machine: str) -> str:
             return f"{verb} failed: {effect.error}"
         elif effect.began:
             return f"{reached}; {verb} is under way{_again(effect)}"
+    if steps is BACK:
+        return reached
     point = state.effect(f"final/{machine}").result.get("point") or state.effect(f"stage/{machine}").result.get("point")
     return f"{reached}  ({point})" if point else reached
+
+
+def begun(state: RunState, machine: str) -> bool:
+    """Whether the takeover side of this machine may be other than it was."""
+    return any(state.began(f"{verb}/{machine}") for verb in UNDONE_BY["restart"])
 
 
 def undo(state: RunState, plan: Plan, written: Written = NOTHING) -> str:
     """What going back would cost now. `written`: bytes that machines hold at home since they were started there."""
     if state.outcome == "committed":
         return "there is no way back by this run: home is committed"
-    if state.outcome is not None or not touched(state):
+    if not touched(state):
         return "going back now costs nothing: the takeover side was not touched"
+    if state.outcome == "rolled back":
+        return "it went back: the takeover side runs again"
     opened = [(g, t) for g in plan.groups if g.name not in state.back and (t := gate_opened(state, g)) is not None]
     done = [g.name for g in plan.groups if any(state.began(f"commit/{m}") for m in g.machines)]
     if done:
         return f"there is no way back for {', '.join(done)}: home for good"
+    if state.back and all(g.name in state.back for g in plan.groups if any(begun(state, m) for m in g.machines)):
+        return "it is going back: the takeover side runs again once home is proved off"
     if opened:
         group, time = min(opened, key=lambda entry: entry[1])
         return (
@@ -130,7 +147,9 @@ def document(state: RunState, plan: Plan, coming: Next | None, written: Written 
         "groups": [
             {
                 "name": group.name,
-                "waves": [{m: machine_line(state, m) for m in wave} for wave in group.waves],
+                "waves": [
+                    {m: machine_line(state, m, back=group.name in state.back) for m in wave} for wave in group.waves
+                ],
                 "back": state.back.get(group.name),
             }
             for group in ordered(plan)
@@ -157,7 +176,7 @@ def _waiting(state: RunState, coming: Next | None) -> list[str]:
         case Ask(what=what, shown=shown):
             points = ", ".join(f"{m}: {p}" for m, p in shown.get("points", {}).items())
             return [
-                f"{what} brings home {points} to {shown.get('target')}",
+                f"{what} {_MEANS[what.partition('/')[0]]} {points} at {shown.get('target')}",
                 f"`failback run approve {state.run}` or `failback run reject {state.run}`",
             ]
         case Paused():

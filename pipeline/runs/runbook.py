@@ -45,6 +45,8 @@ def _group(
     parts = [f"## Group {group.name}", f"Boot order: {waves}. Stop in the reverse order."]
     for machine in group.machines:
         parts += [f"### {machine}", _machine(state, plan, machine, epoch(machine), place(machine))]
+    if state.outcome is not None:
+        return parts  # steps of a run that is over would undo what it came to
     parts += ["### To finish by hand", _steps(_finish(state, plan, group))]
     parts += ["### To go back by hand", _steps(_back(state, plan, group))]
     return parts
@@ -54,7 +56,7 @@ def _machine(state: RunState, plan: Plan, machine: str, epoch: Epoch, place: dic
     point = state.effect(f"final/{machine}").result.get("point") or state.effect(f"stage/{machine}").result.get("point")
     proof = state.effect(f"prove/{machine}").result
     rows = [
-        f"- now: {machine_line(state, machine)}",
+        f"- now: {machine_line(state, machine, back=plan.group_of(machine).name in state.back)}",
         f"- ownership: {epoch.side}" + (f" (epoch {epoch.number}, run {epoch.run})" if epoch.number else ""),
         f"- point: {point or 'none yet'}",
         f"- at the takeover site: `{json.dumps(plan.machines[machine].source, sort_keys=True)}`",

@@ -13,6 +13,7 @@ from pipeline.errors import FormatError, NotFound
 from pipeline.progress import Counters
 from pipeline.repository import Repository
 from pipeline.runs.fold import RunState
+from pipeline.transfer.process import Process
 from pipeline.units import size
 
 
@@ -81,21 +82,29 @@ def status_lines(status: Status | None, looked: Status | None = None) -> list[st
     if looked is not None and (status is None or (status.ended and looked.at > status.at)):
         who = f"process {looked.process.get('pid')} on {looked.process.get('host')}"
         found = ["", f"  looked after by {who}, at {looked.at:%H:%M:%S} UTC"]
-        return [*found, *(f"    {what:<20} {seen}" for what, seen in _pairs(looked.said.get("conditions")))]
+        return [*found, *_conditions(looked)]
     if status is None:
         return ["", "  nobody conducts it: `failback run conduct` goes on"]
     if status.ended:
         found = ["", f"  nobody conducts it since {status.at:%H:%M:%S} UTC: `failback run conduct` goes on"]
-        found += [f"    {what:<20} {seen}" for what, seen in _pairs(status.said.get("conditions"))]
-        return found
+        return [*found, *_conditions(status)]
     who = f"process {status.process.get('pid')} on {status.process.get('host')}"
+    if Process.of(status.process).alive(Process.current()) is False:
+        return ["", f"  {who}, which conducted it, is dead: `failback run conduct` goes on"]
     found = ["", f"  conducted by {who}, last seen {status.at:%H:%M:%S} UTC"]
-    said = [pair for about in ("conditions", "progress", "told") for pair in _pairs(status.said.get(about))]
+    found += _conditions(status)
+    said = [pair for about in ("progress", "told") for pair in _pairs(status.said.get(about))]
     wide = min(20, max((len(what) for what, _seen in said), default=0))
     found += [f"    {what:<{wide}}  {seen}" for what, seen in said]
     if away := status.said.get("commit-pending"):
         found.append(f"    commit-pending: the repository is away, nothing is undone meanwhile: {away}")
     return found
+
+
+def _conditions(status: Status) -> list[str]:
+    """What is waited for comes first."""
+    seen = sorted(_pairs(status.said.get("conditions")), key=lambda pair: pair[1].startswith("holds"))
+    return [f"    {what:<20} {said}" for what, said in seen]
 
 
 def _pairs(value: object) -> list[tuple[str, str]]:

@@ -96,6 +96,17 @@ def test_a_note_about_another_manifest_counts_for_nothing(scene: Scene) -> None:
     assert not look(scene, "verified", machines=["db"], within="1d").holds
 
 
+def test_a_run_does_not_wait_for_points_that_it_makes_itself(scene: Scene) -> None:
+    scene.export("web-1")
+    answer = look(scene, "target")
+    assert answer.holds
+    assert "db: it has no point yet" in answer.seen
+    assert "web-1: simulated is ready" in answer.seen
+    answer = look(scene, "delta", smaller="1GiB")
+    assert not answer.holds
+    assert f"db: there is no machine 'db' in {scene.bench.repository.store.name}; `failback schedule run" in answer.seen
+
+
 def test_the_target_is_asked_for_every_machine(scene: Scene) -> None:
     export_all(scene)
     networks, scene.platform.networks = scene.platform.networks, type(scene.platform.networks)()

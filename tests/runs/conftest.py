@@ -93,6 +93,8 @@ class Disaster:
         self.host = "state"
         """Folder of what the host that conducts remembers."""
         self.flight = 0
+        self.paused: Callable[[float], None] = lambda _seconds: None
+        """Called while a conductor waits."""
         patch.setattr("pipeline.home.site.open_importer", self._importer)
         patch.setattr("pipeline.runs.crew.open_source", self._source)
         patch.setattr("pipeline.runs.effects.target.run_checks", self._checks)
@@ -187,6 +189,7 @@ class Disaster:
     def _pause(self, seconds: float) -> None:
         self.flight += 1
         assert self.flight < 2000, "it waits for ever"
+        self.paused(seconds)
 
     def _importer(self, target: str, context: Context) -> Importer:
         return SimulatedImporter(context, self.platform, KINDS["like a hypervisor's worker"])

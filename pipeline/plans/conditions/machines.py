@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TypeVar
 
 from manifests.machine import Model
-from pipeline.errors import FailbackError, UsageError
+from pipeline.errors import CatalogueError, FailbackError, UsageError
 from pipeline.plans.condition import Answer, Look, World
 from pipeline.plans.model import MachineName, Plan
 
@@ -39,6 +39,10 @@ class LookAtMachines(Look[M]):
                 answer = self.look_at(name, world)
             except UsageError:
                 raise
+            except CatalogueError as error:
+                # The run exports when all conditions hold: one that asks for a point waits for somebody else's.
+                how = f"; `failback schedule run {world.plan.name} export` makes one" if reads(name, world) else ""
+                answer = Answer(False, f"{name}: {error.message}{how}")
             except FailbackError as error:
                 answer = Answer(False, f"{name}: {error.message}")
             (good if answer.holds else bad).append(answer.seen)
@@ -47,3 +51,8 @@ class LookAtMachines(Look[M]):
     @abstractmethod
     def look_at(self, machine: str, world: World) -> Answer:
         """`seen` begins with the machine's name."""
+
+
+def reads(machine: str, world: World) -> bool:
+    """Whether points of the machine are made by the plan's own source."""
+    return world.source().able(machine, world.plan.machines[machine].source).reads

@@ -16,7 +16,8 @@ from importers.qemu import agent
 from importers.qemu.arguments import AGENT_SOCKET
 from importers.qemu.events import Events
 from importers.qemu.observe import Guest, look_at_guest
-from pipeline.errors import TargetError
+from importers.qemu.takeover import explained
+from pipeline.errors import SourceError, SourceUnavailable, TargetError
 
 DEEP = b"[" * 100_000
 """JSON that no parser goes down to the end of."""
@@ -92,3 +93,24 @@ def test_an_agent_that_refuses_to_be_pinged_is_there(says: Say) -> None:
 def test_nonsense_about_a_command_is_an_error_that_says_so(says: Say, lines: dict[str, bytes]) -> None:
     with pytest.raises(TargetError, match="makes no sense"):
         agent.run(says(lines), ["true"], stdin=b"", seconds=5, turn=nullcontext(), check=lambda: None)
+
+
+def test_an_agent_that_is_silent_is_told_from_a_command_that_does_not_end(
+    says: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy guest answers late: that passes, and is no word about the command."""
+    monkeypatch.setattr(agent, "_ASK_SECONDS", 0.2)
+    folder = says({"guest-exec": b"", "guest-exec-status": b'{"return": {"exited": false}}'})
+
+    def run(seconds: float) -> None:
+        with explained("db"):
+            agent.run(folder, ["stop", "it"], stdin=b"", seconds=seconds, turn=nullcontext(), check=lambda: None)
+
+    with pytest.raises(SourceUnavailable, match="did not answer about `stop it`"):
+        run(60)
+    silent = folder / AGENT_SOCKET
+    silent.unlink()
+    says({"guest-exec": b'{"return": {"pid": 1}}', "guest-exec-status": b'{"return": {"exited": false}}'})
+    with pytest.raises(SourceError, match=r"did not end in the guest within 0\.5 s") as ended:
+        run(0.5)
+    assert not isinstance(ended.value, SourceUnavailable)
