@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import pytest
+
+from pipeline.errors import RunRefused
 from pipeline.home.control import Controller
 from pipeline.home.site import Ground
+from pipeline.runs.commands import question
 from pipeline.runs.decide import Ask, Hold, Over
 from pipeline.runs.ownership import current
 from pipeline.runs.report import lines, undo
@@ -141,3 +145,13 @@ def test_the_runbook_of_a_run_that_is_over_has_no_steps_that_would_undo_it(disas
     d.tell("approve")
     assert d.conduct() == Over("committed")
     assert "by hand" not in page(d).partition("## Without failback")[0]
+
+
+def test_an_answer_that_nobody_asked_for_is_told_what_is_asked(disaster: Make) -> None:
+    d = disaster()
+    d.begin()
+    with pytest.raises(RunRefused, match="asks nothing now"):
+        question(d.state(), d.plan)
+    d.conduct()
+    with pytest.raises(RunRefused, match="does not ask gate/shop, but commit/shop"):
+        question(d.state(), d.plan, "gate/shop")
