@@ -77,8 +77,13 @@ def question(state: RunState, plan: Plan, what: str = "") -> tuple[str, str]:
     if not what and len(names) == 1:
         what = names[0]
     if what not in state.questions or (not what and len(names) != 1):
-        shown = ", ".join(names) or "nothing"
-        raise RunRefused(f"run {state.run} does not ask {what or 'one thing'}; it asks {shown}", remedy="name it")
+        where = f"look again: `failback run show {state.run}`"
+        if not names:
+            raise RunRefused(f"run {state.run} asks nothing now", remedy=where)
+        asked = ", ".join(names)
+        if what:
+            raise RunRefused(f"run {state.run} does not ask {what}, but {asked}", remedy=where)
+        raise RunRefused(f"run {state.run} asks several things: {asked}", remedy="name one with --what")
     return what, state.questions[what].binding
 
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from manifests.machine import Model
@@ -523,12 +524,21 @@ def _boottime() -> float:
 
 def _end(process: dict[str, Any]) -> bool:
     """A conductor of this host that sleeps is killed: it holds locks here, and must not wake up into another's work.
-    Whether it could be."""
+    Whether it could be. A journal cannot have anything killed that is not ours: what others wrote there is only a hint.
+    """
+    pid = int(process["pid"])
+    folder = Path(f"/proc/{pid}")
     try:
-        os.kill(int(process["pid"]), signal.SIGKILL)
+        if folder.stat().st_uid != os.geteuid() or not any(n in (folder / "cmdline").read_bytes() for n in _OURS):
+            return False
+        os.kill(pid, signal.SIGKILL)
     except OSError:
         return False
     return True
+
+
+_OURS = (b"failback", b"pipeline.cli")
+"""In the command line of every process of ours."""
 
 
 class _Awake(Controller):

@@ -61,8 +61,9 @@ def machines(state: RunState, plan: Plan) -> list[str]:
         found.append(f"  {group.name}{_group_note(state, group)}")
         wide = min(20, max(map(len, group.machines)))
         for number, wave in enumerate(group.waves, 1):
-            shown = {machine: machine_line(state, machine, back=group.name in state.back) for machine in wave}
-            found += [f"    wave {number}  {machine:<{wide}}  {said}" for machine, said in shown.items()]
+            for machine in wave:
+                said = machine_line(state, machine, back=group.name in state.back)
+                found.append(f"    wave {number}  {machine:<{wide}}  {said}")
         found += [f"    {line}" for line in _rehearsed(state, group)]
     return found
 

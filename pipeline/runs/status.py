@@ -92,7 +92,8 @@ def status_lines(status: Status | None, looked: Status | None = None) -> list[st
     if Process.of(status.process).alive(Process.current()) is False:
         return ["", f"  {who}, which conducted it, is dead: `failback run conduct` goes on"]
     found = ["", f"  conducted by {who}, last seen {status.at:%H:%M:%S} UTC"]
-    said = [*_conditions(status), *(pair for about in ("progress", "told") for pair in _pairs(status.said.get(about)))]
+    found += _conditions(status)
+    said = [pair for about in ("progress", "told") for pair in _pairs(status.said.get(about))]
     wide = min(20, max((len(what) for what, _seen in said), default=0))
     found += [f"    {what:<{wide}}  {seen}" for what, seen in said]
     if away := status.said.get("commit-pending"):

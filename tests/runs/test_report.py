@@ -1,12 +1,21 @@
-"""What a run says of itself."""
+"""What people are told of a run is true at that moment, and what they are to type is there as a whole."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
+import pytest
+
+from pipeline.errors import RunRefused
 from pipeline.home.control import Controller
 from pipeline.home.site import Ground
+from pipeline.runs.commands import question
+from pipeline.runs.decide import Ask, Hold, Over
+from pipeline.runs.ownership import current
 from pipeline.runs.report import lines, undo
+from pipeline.runs.runbook import runbook
+from pipeline.runs.status import status_lines, status_of
 from pipeline.runs.written import at_stake, written_at_home
 from runs.conftest import MACHINES, Disaster
 
@@ -54,3 +63,95 @@ def test_a_target_that_cannot_say_is_left_out(disaster: Make) -> None:
     d.platform.disks.clear()
     assert written_at_home(ground(d), d.state(), d.plan) == {}
     assert "written there" not in undo(d.state(), d.plan, {})
+
+
+def shown(d: Disaster) -> str:
+    return "\n".join(lines(d.state(), d.plan, None))
+
+
+def test_the_way_back_is_not_offered_to_a_run_that_takes_it_or_took_it(disaster: Make) -> None:
+    d = disaster()
+    d.bad = {"db": "no answer"}
+    d.begin()
+    assert isinstance(d.conduct(), Hold)
+    assert "failback run rollback" in undo(d.state(), d.plan)
+    d.tell("rollback", "shop")
+    assert "failback run rollback" not in shown(d)
+    assert undo(d.state(), d.plan).startswith("it is going back")
+    # What is off at the takeover side and was never at home is on its way back as well.
+    assert shown(d).count("goes back") == 1 + len(MACHINES)
+    assert d.conduct() == Over("rolled back")
+    assert undo(d.state(), d.plan) == "it went back: the takeover side runs again"
+
+
+def test_a_split_is_offered_where_the_others_are_of_use_without_the_one_that_fails(disaster: Make) -> None:
+    d = disaster()
+    d.bad = {"web-2": "502"}
+    d.begin()
+    held = d.conduct()
+    assert isinstance(held, Hold)
+    assert f"`failback run split {d.run} web-2`: it stays at the takeover site, and db, web-1 come home" in held.remedy
+    d = disaster()
+    d.bad = {"db": "no answer"}
+    d.begin()
+    held = d.conduct()
+    assert isinstance(held, Hold)
+    assert "split" not in held.remedy
+
+
+def test_conditions_that_are_waited_for_are_told_once_and_again_when_they_hold(disaster: Make) -> None:
+    d = disaster(conditions=[{"name": "go", "kind": "flag", "settings": {"flag": "go"}}])
+    d.begin()
+    conductor = d.conductor()
+    looks = itertools.count(1)
+    d.paused = lambda _seconds: d.tell("flag", "go") if next(looks) == 3 else None
+    conductor.conduct()
+    told = [text for text in d.said if text.startswith("go: ")]
+    assert [text.split(": ")[1] for text in told] == ["waiting", "holds"]
+
+
+def test_a_rollback_does_not_wait_for_a_guest_whose_writes_are_thrown_away(disaster: Make) -> None:
+    d = disaster()
+    d.bad = {"db": "no answer"}
+    d.begin()
+    assert isinstance(d.conduct(), Hold)
+    calls: list[str] = []
+    d.platform.fault = lambda name, phase: calls.append(name) if phase == "before" else None
+    d.tell("rollback", "shop")
+    assert d.conduct() == Over("rolled back")
+    assert any(call.startswith("power_off") for call in calls)
+    assert not any(call.startswith("ask_to") for call in calls)
+
+
+def test_a_conductor_that_is_dead_is_not_said_to_conduct(disaster: Make) -> None:
+    d = disaster()
+    d.begin()
+    assert d.killed(1, d.conduct, only="put leases/")
+    told = status_lines(status_of(d.repository, d.state()))
+    assert not any("conducted by" in line for line in told)
+    assert any("is dead: `failback run conduct` goes on" in line for line in told)
+
+
+def test_the_runbook_of_a_run_that_is_over_has_no_steps_that_would_undo_it(disaster: Make) -> None:
+    def page(d: Disaster) -> str:
+        return runbook(d.state(), d.plan, lambda machine: current(d.repository, machine), lambda _machine: {})
+
+    d = disaster()
+    d.begin()
+    asked = d.conduct()
+    assert isinstance(asked, Ask)
+    assert "### To go back by hand" in page(d)
+    assert "commit/shop accepts for good db: db@" in "\n".join(lines(d.state(), d.plan, asked))
+    d.tell("approve")
+    assert d.conduct() == Over("committed")
+    assert "by hand" not in page(d).partition("## Without failback")[0]
+
+
+def test_an_answer_that_nobody_asked_for_is_told_what_is_asked(disaster: Make) -> None:
+    d = disaster()
+    d.begin()
+    with pytest.raises(RunRefused, match="asks nothing now"):
+        question(d.state(), d.plan)
+    d.conduct()
+    with pytest.raises(RunRefused, match="does not ask gate/shop, but commit/shop"):
+        question(d.state(), d.plan, "gate/shop")

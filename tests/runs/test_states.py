@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -628,3 +630,17 @@ def test_a_run_that_is_over_costs_one_look_and_no_reading(disaster: Make) -> Non
     assert len(got) == 1
     assert wakes.due() == []
     assert len(got) == 1
+
+
+def test_a_journal_has_no_process_killed_that_is_not_a_conductor() -> None:
+    stranger = subprocess.Popen(["sleep", "60"])
+    ours = subprocess.Popen(["sh", "-c", "sleep 60; : failback run conduct"])
+    try:
+        assert not conducting._end({"pid": stranger.pid})
+        assert stranger.poll() is None
+        assert conducting._end({"pid": ours.pid})
+        assert ours.wait(10) == -signal.SIGKILL
+    finally:
+        for process in (stranger, ours):
+            process.kill()
+            process.wait()
