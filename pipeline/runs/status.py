@@ -82,12 +82,12 @@ def status_lines(status: Status | None, looked: Status | None = None) -> list[st
     if looked is not None and (status is None or (status.ended and looked.at > status.at)):
         who = f"process {looked.process.get('pid')} on {looked.process.get('host')}"
         found = ["", f"  looked after by {who}, at {looked.at:%H:%M:%S} UTC"]
-        return [*found, *(f"    {what:<20} {seen}" for what, seen in _conditions(looked))]
+        return [*found, *_conditions(looked)]
     if status is None:
         return ["", "  nobody conducts it: `failback run conduct` goes on"]
     if status.ended:
         found = ["", f"  nobody conducts it since {status.at:%H:%M:%S} UTC: `failback run conduct` goes on"]
-        return [*found, *(f"    {what:<20} {seen}" for what, seen in _conditions(status))]
+        return [*found, *_conditions(status)]
     who = f"process {status.process.get('pid')} on {status.process.get('host')}"
     if Process.of(status.process).alive(Process.current()) is False:
         return ["", f"  {who}, which conducted it, is dead: `failback run conduct` goes on"]
@@ -101,9 +101,10 @@ def status_lines(status: Status | None, looked: Status | None = None) -> list[st
     return found
 
 
-def _conditions(status: Status) -> list[tuple[str, str]]:
+def _conditions(status: Status) -> list[str]:
     """What is waited for comes first."""
-    return sorted(_pairs(status.said.get("conditions")), key=lambda pair: pair[1].startswith("holds"))
+    seen = sorted(_pairs(status.said.get("conditions")), key=lambda pair: pair[1].startswith("holds"))
+    return [f"    {what:<20} {said}" for what, said in seen]
 
 
 def _pairs(value: object) -> list[tuple[str, str]]:
