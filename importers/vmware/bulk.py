@@ -26,6 +26,7 @@ from importers.vmware.properties import values_of
 from importers.vmware.tasks import cancel_task
 from importers.vmware.upload import send
 from importers.vmware.vm import Vm, destroy, look
+from pipeline.arenas import few_arenas
 from pipeline.catalogue import Point
 from pipeline.errors import TargetBusy, TargetError, TargetMismatch, TargetUnavailable
 from pipeline.place import DiskRestored
@@ -101,6 +102,7 @@ def _sent(
     targets: dict[int, DeviceUrl],
     level: int,
 ) -> list[DiskRestored]:
+    few_arenas()
     disks = point.manifest.disks
     watching = _Watching(context.control, lease, sum(disk.size for disk in disks))
     memory = max(LEAST, min(AHEAD, context.memory // 4) // max(1, min(len(disks), SIDE_BY_SIDE)))
