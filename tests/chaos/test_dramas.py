@@ -14,8 +14,8 @@ from chaos.world import World
 FAULTS: dict[str, tuple[str, str, str, Drama, str]] = {
     "nobody is fenced": (
         "pipeline/collect/collector.py",
-        "                if self.apply:\n                    fence(self.repository, key)\n",
-        "",
+        "                        fence(self.repository, key)\n",
+        "                        pass\n",
         dramas.a_writer_sleeps_longer_than_the_grace,
         "verify db@2",
     ),
