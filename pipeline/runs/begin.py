@@ -9,10 +9,9 @@ from manifests.names import is_run_name, plan_key, run_entry_key
 from pipeline.errors import CatalogueError, RunRefused
 from pipeline.plans.stored import Stored, read
 from pipeline.repository import Repository
-from pipeline.runs.conductor import state_of
 from pipeline.runs.entries import Purpose, Started
 from pipeline.runs.fold import RunState
-from pipeline.runs.journal import Journal
+from pipeline.runs.journal import Journal, state_of
 from pipeline.runs.store_clock import StoreClock
 
 _ALL = "runs/"

@@ -6,11 +6,11 @@ from manifests.names import run_prefix
 from pipeline.errors import RunRefused
 from pipeline.plans.model import Plan
 from pipeline.repository import Repository
-from pipeline.runs.conductor import state_of
-from pipeline.runs.decide import binding_of, gate_opened, looked_since, ordered, plan_group, touched
+from pipeline.runs.decide import binding_of, gate_opened, looked_since, touched
 from pipeline.runs.entries import Decided, Entry
 from pipeline.runs.fold import RunState, open_question, step
-from pipeline.runs.journal import Journal, Moved
+from pipeline.runs.journal import Journal, Moved, state_of
+from pipeline.runs.line import ordered, plan_group
 
 
 def tell(repository: Repository, run: str, plan: Plan, word: Decided, *, by: str = "", expect: int = 0) -> Entry:

@@ -10,16 +10,13 @@ throws away before the takeover side starts.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from manifests.machine import Model
@@ -37,46 +34,27 @@ from pipeline.errors import (
     TargetUnavailable,
 )
 from pipeline.home.control import Controller
-from pipeline.home.site import Ground
-from pipeline.plans.model import Plan
-from pipeline.progress import Counters, Watch, ignore
-from pipeline.runs.decide import (
-    Abilities,
-    Ask,
-    Do,
-    Finish,
-    Hold,
-    Look,
-    Next,
-    Over,
-    Paused,
-    Turn,
-    Wait,
-    decide,
-    touched,
-)
+from pipeline.progress import Counters, Watch
+from pipeline.runs.crew import WAITING, Answers, Crew
+from pipeline.runs.decide import Ask, Do, Finish, Hold, Look, Next, Over, Paused, Turn, Wait, decide, touched
 from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
 from pipeline.runs.effects.reading import release_all
 from pipeline.runs.effects.table import VERBS
 from pipeline.runs.entries import Asked, Away, Decided, Ended, Entry, Finished, Held, Intended, Met, Taken, Turned
-from pipeline.runs.fold import RunState, fold, step
+from pipeline.runs.fold import RunState, step
 from pipeline.runs.journal import Journal, Moved
-from pipeline.runs.status import clock_key, encode_status, progress_of, status_key, status_of
+from pipeline.runs.status import clock_key, encode_status, progress_of, status_key, status_of, who
 from pipeline.runs.store_clock import StoreClock
-from pipeline.source import Source
+from pipeline.runs.succession import SILENT, is_dead, why_free
 from pipeline.transfer.process import Process
 from pipeline.transfer.session import EXPIRY
 
 BEAT_SECONDS = 5.0
-SILENT = timedelta(seconds=60)
-"""So long without a sign of life, by the store's clock, makes a conductor one that may be replaced."""
 SLEPT_SECONDS = 15.0
 """An effect that was not heard of for so long looks whether it is still wanted."""
 TRIES = 6
 """Attempts at what fails in a way that passes, before a person is called."""
 LONGEST_WAIT = 30.0
-WAITING = "waiting: "
-"""What is seen of a condition begins so when it does not hold."""
 WORTH_SECONDS = 1.0
 """An absence of the store that is written down, so that deadlines do not count it."""
 LOOK_SECONDS = 5.0
@@ -84,34 +62,6 @@ LOOK_SECONDS = 5.0
 TRANSIENT = (
     StoreUnavailable, TargetUnavailable, SourceUnavailable, AgentSilent, SessionHeld, PlaceHeld, SourceBusy
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What came of one look at all conditions: by name what was seen, and whether all hold."""
-
-    seen: dict[str, str]
-    holds: bool
-    expired: str = ""
-    """The name of one that was waited for longer than it may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """What a conductor works with."""
-
-    ground: Ground
-    plan: Plan
-    source: Source
-    abilities: Abilities
-    look: Callable[[RunState, datetime], Answers]
-    """At the conditions."""
-    source_control: Controller = field(default_factory=Controller)
-    """The one that the source was made with."""
-    watch: Callable[[str], Watch] = field(default=lambda _effect: ignore)
-    tell: Callable[[str, str], None] = field(default=lambda _effect, _text: None)
-    """(effect, line for people); effect empty: about the run."""
-    pause: Callable[[float], None] = time.sleep
 
 
 class Conductor:
@@ -145,7 +95,7 @@ class Conductor:
         self._refresh()
         if self.state.number == 0:
             raise RunRefused(f"there is no run {self.run}", remedy="`failback run list` shows them")
-        why = self._why_free()
+        why = why_free(self.crew.ground.repository, self.state, self.here)
         self.number = self.state.conductor + 1
         self._clock.key = status_key(self.run, self.number)
         self._beat_once()
@@ -156,36 +106,6 @@ class Conductor:
             raise RunRefused(
                 f"another conductor took run {self.run} at the same moment", remedy="`failback run watch` shows it"
             ) from None
-
-    def _why_free(self) -> str:
-        before = self.state.conductor
-        if not before:
-            return "nobody conducted it before"
-        process = Process.of(self.state.process)
-        alive = process.alive(self.here)
-        if self._dead():
-            return f"conductor {before} ({_who(self.state.process)}) is dead"
-        repository = self.crew.ground.repository
-        store = repository.store
-        status = status_of(repository, self.state)
-        if status is not None and status.ended:
-            return f"conductor {before} ({_who(self.state.process)}) has ended"
-        info = store.head(status_key(self.run, before))
-        probe = StoreClock(store, clock_key(self.run))
-        silent = probe.look(b"{}") - (info.modified if info else self.state.newest or probe.now())
-        if silent < SILENT:
-            raise RunRefused(
-                f"run {self.run} is conducted by {_who(self.state.process)}, last seen {silent.total_seconds():.0f} s "
-                "ago",
-                remedy="`failback run watch` shows it; decide with `failback run approve`, `hold`, ... from anywhere",
-            )
-        # A thread of this very process cannot be ended: it will find that it is superseded.
-        ended = " and was ended" if alive and process != self.here and _end(self.state.process) else ""
-        return f"conductor {before} ({_who(self.state.process)}) gave no sign for {silent.total_seconds():.0f} s{ended}"
-
-    def _dead(self) -> bool:
-        """Whether the newest conductor is known to be."""
-        return Process.of(self.state.process).alive(self.here) is False
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -221,7 +141,7 @@ class Conductor:
             return False
         repository = self.crew.ground.repository
         status = status_of(repository, self.state)
-        if status is not None and self.state.conductor and not (status.ended or self._dead()):
+        if status is not None and self.state.conductor and not (status.ended or is_dead(self.state, self.here)):
             return False  # somebody else looks at them, or is to be replaced
         if not isinstance(decide(self.state, self.crew.plan, self.crew.abilities, self.state.newest), Look):
             return False
@@ -460,7 +380,7 @@ class Conductor:
         for entry in entries:
             step(self.state, entry)
             if isinstance(entry.body, Taken) and self.number and entry.body.conductor > self.number:
-                self._lost = f"run {self.run} is conducted by {_who(entry.body.process)} by now"
+                self._lost = f"run {self.run} is conducted by {who(entry.body.process)} by now"
                 for control in list(self._controls):
                     control.cancel()
 
@@ -522,25 +442,6 @@ def _boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _end(process: dict[str, Any]) -> bool:
-    """A conductor of this host that sleeps is killed: it holds locks here, and must not wake up into another's work.
-    Whether it could be. A journal cannot have anything killed that is not ours: what others wrote there is only a hint.
-    """
-    pid = int(process["pid"])
-    folder = Path(f"/proc/{pid}")
-    try:
-        if folder.stat().st_uid != os.geteuid() or not any(n in (folder / "cmdline").read_bytes() for n in _OURS):
-            return False
-        os.kill(pid, signal.SIGKILL)
-    except OSError:
-        return False
-    return True
-
-
-_OURS = (b"failback", b"pipeline.cli")
-"""In the command line of every process of ours."""
-
-
 class _Awake(Controller):
     """Notices that the process, or its host, was asleep: then somebody else may conduct the run by now."""
 
@@ -556,10 +457,6 @@ class _Awake(Controller):
         self._checked = _boottime()
 
 
-def _who(process: dict[str, Any]) -> str:
-    return f"process {process.get('pid')} on {process.get('host')}"
-
-
 def _reason(error: FailbackError) -> str:
     if isinstance(error, SourceUnavailable):
         return "source-lost"
@@ -572,9 +469,3 @@ def _plain(result: Result) -> dict[str, Any]:
     """Values that JSON can hold."""
     plain: dict[str, Any] = json.loads(json.dumps(result, default=str))
     return plain
-
-
-def state_of(journal: Journal) -> RunState:
-    """What a journal says now."""
-    journal.read()
-    return fold(journal.run, journal.entries)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from pipeline.errors import FailbackError, UsageError
@@ -13,12 +15,42 @@ from pipeline.plans.agree import condition_of
 from pipeline.plans.condition import Answer, World
 from pipeline.plans.model import Condition, Plan
 from pipeline.progress import Watch, ignore
-from pipeline.runs.conductor import WAITING, Answers, Crew
-from pipeline.runs.decide import Abilities
 from pipeline.runs.fold import RunState
+from pipeline.runs.line import Abilities
 from pipeline.source import Source, SourceContext
 from pipeline.sources.registry import open_source
 from pipeline.target import Journal, marker_of
+
+WAITING = "waiting: "
+"""What is seen of a condition begins so when it does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came of one look at all conditions: by name what was seen, and whether all hold."""
+
+    seen: dict[str, str]
+    holds: bool
+    expired: str = ""
+    """The name of one that was waited for longer than it may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """What a conductor works with."""
+
+    ground: Ground
+    plan: Plan
+    source: Source
+    abilities: Abilities
+    look: Callable[[RunState, datetime], Answers]
+    """At the conditions."""
+    source_control: Controller = field(default_factory=Controller)
+    """The one that the source was made with."""
+    watch: Callable[[str], Watch] = field(default=lambda _effect: ignore)
+    tell: Callable[[str, str], None] = field(default=lambda _effect, _text: None)
+    """(effect, line for people); effect empty: about the run."""
+    pause: Callable[[float], None] = time.sleep
 
 
 def source_of(ground: Ground, plan: Plan, control: Controller, *, run: str = "") -> Source:

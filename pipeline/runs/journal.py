@@ -18,6 +18,7 @@ from pipeline.collect.record import by
 from pipeline.errors import AlreadyExists, CorruptObject, NotFound
 from pipeline.repository import Repository
 from pipeline.runs.entries import Entry, from_record, to_record
+from pipeline.runs.fold import RunState, fold
 from pipeline.store.base import ObjectInfo
 
 
@@ -106,3 +107,9 @@ def create_only(repository: Repository, key: str, data: bytes) -> None:
     repository.store.put(key, data)
     if bytes(repository.store.get(key)) != data:
         raise AlreadyExists(key)
+
+
+def state_of(journal: Journal) -> RunState:
+    """What a journal says now."""
+    journal.read()
+    return fold(journal.run, journal.entries)

@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.plans.model import Group, Plan
-from pipeline.runs.decide import UNDONE_BY, Ask, Hold, Look, Next, Paused, Wait, gate_opened, ordered, touched
+from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, touched
 from pipeline.runs.entries import Entry
 from pipeline.runs.fold import Effect, RunState, open_question
+from pipeline.runs.line import UNDONE_BY, ordered
 from pipeline.units import size
 
 Written = Mapping[str, int]

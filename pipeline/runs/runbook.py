@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.plans.model import Group, Plan
-from pipeline.runs.decide import gate_opened, ordered
+from pipeline.runs.decide import gate_opened
 from pipeline.runs.fold import RunState
+from pipeline.runs.line import ordered
 from pipeline.runs.ownership import Epoch
 from pipeline.runs.report import headline, machine_line, undo
 

@@ -77,21 +77,26 @@ def progress_of(counters: Counters) -> str:
     return f"{counters.disk}: {counters.phase} {size(counters.done)} of {size(counters.total)}, moved {size(moved)}"
 
 
+def who(process: dict[str, Any]) -> str:
+    """A conductor, for people."""
+    return f"process {process.get('pid')} on {process.get('host')}"
+
+
 def status_lines(status: Status | None, looked: Status | None = None) -> list[str]:
     """For people, below what the journal says. `looked`: see `looked_at`."""
     if looked is not None and (status is None or (status.ended and looked.at > status.at)):
-        who = f"process {looked.process.get('pid')} on {looked.process.get('host')}"
-        found = ["", f"  looked after by {who}, at {looked.at:%H:%M:%S} UTC"]
+        name = who(looked.process)
+        found = ["", f"  looked after by {name}, at {looked.at:%H:%M:%S} UTC"]
         return [*found, *_conditions(looked)]
     if status is None:
         return ["", "  nobody conducts it: `failback run conduct` goes on"]
     if status.ended:
         found = ["", f"  nobody conducts it since {status.at:%H:%M:%S} UTC: `failback run conduct` goes on"]
         return [*found, *_conditions(status)]
-    who = f"process {status.process.get('pid')} on {status.process.get('host')}"
+    name = who(status.process)
     if Process.of(status.process).alive(Process.current()) is False:
-        return ["", f"  {who}, which conducted it, is dead: `failback run conduct` goes on"]
-    found = ["", f"  conducted by {who}, last seen {status.at:%H:%M:%S} UTC"]
+        return ["", f"  {name}, which conducted it, is dead: `failback run conduct` goes on"]
+    found = ["", f"  conducted by {name}, last seen {status.at:%H:%M:%S} UTC"]
     found += _conditions(status)
     said = [pair for about in ("progress", "told") for pair in _pairs(status.said.get(about))]
     wide = min(20, max((len(what) for what, _seen in said), default=0))

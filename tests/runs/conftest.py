@@ -21,12 +21,12 @@ from pipeline.repository import Repository
 from pipeline.runs import conductor as conducting
 from pipeline.runs.begin import begin
 from pipeline.runs.commands import question, tell
-from pipeline.runs.conductor import Conductor, Crew, state_of
-from pipeline.runs.crew import crew_of, source_of
+from pipeline.runs.conductor import Conductor
+from pipeline.runs.crew import Crew, crew_of, source_of
 from pipeline.runs.decide import Next
 from pipeline.runs.entries import Decided, Purpose
 from pipeline.runs.fold import RunState
-from pipeline.runs.journal import Journal
+from pipeline.runs.journal import Journal, state_of
 from pipeline.source import Source, SourceContext
 from pipeline.store.base import Bytes
 from pipeline.store.memory import MemoryStore

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RunRefused, StoreUnavailable, TargetUnavailable
-from pipeline.runs import commands
-from pipeline.runs import conductor as conducting
+from pipeline.runs import commands, succession
 from pipeline.runs.decide import Ask, Hold, Look, Over, Wait
 from pipeline.runs.entries import Away, Decided
 from pipeline.runs.journal import Journal
@@ -577,8 +576,8 @@ def test_a_process_that_conducts_again_does_not_kill_itself(disaster: Make, monk
     first = d.conductor()
     first.here = Process.current()
     first.take_over()
-    monkeypatch.setattr(conducting, "SILENT", timedelta(seconds=-1))
-    monkeypatch.setattr(conducting, "_end", lambda _process: pytest.fail("it would kill itself"))
+    monkeypatch.setattr(succession, "SILENT", timedelta(seconds=-1))
+    monkeypatch.setattr(succession, "end_sleeper", lambda _process: pytest.fail("it would kill itself"))
     second = d.conductor()
     second.here = Process.current()
     assert isinstance(second.conduct(), Ask)
@@ -636,9 +635,9 @@ def test_a_journal_has_no_process_killed_that_is_not_a_conductor() -> None:
     stranger = subprocess.Popen(["sleep", "60"])
     ours = subprocess.Popen(["sh", "-c", "sleep 60; : failback run conduct"])
     try:
-        assert not conducting._end({"pid": stranger.pid})
+        assert not succession.end_sleeper({"pid": stranger.pid})
         assert stranger.poll() is None
-        assert conducting._end({"pid": ours.pid})
+        assert succession.end_sleeper({"pid": ours.pid})
         assert ours.wait(10) == -signal.SIGKILL
     finally:
         for process in (stranger, ours):

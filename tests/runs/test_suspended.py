@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import FailbackError, RunRefused, Superseded
 from pipeline.runs import conductor as conducting
+from pipeline.runs import succession
 from pipeline.runs.decide import Ask, Hold
 from runs.conftest import Disaster
 from runs.test_killed import CALLS, check_back, check_home
@@ -60,7 +61,7 @@ class Sleeper:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A conductor that sleeps is one that gives no sign of life; the test's sleepers beat only once."""
-    monkeypatch.setattr(conducting, "SILENT", timedelta(seconds=-1))
+    monkeypatch.setattr(succession, "SILENT", timedelta(seconds=-1))
     monkeypatch.setattr(conducting.Process, "alive", lambda _self, _here: None)
 
 

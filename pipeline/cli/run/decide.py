@@ -147,7 +147,7 @@ def split(
     """Let some machines of a group stay where they are, and the others come home."""
     from pipeline.runs.begin import find_run
     from pipeline.runs.commands import crossing
-    from pipeline.runs.decide import ordered
+    from pipeline.runs.line import ordered
 
     _state, stored = find_run(invocation.open_repository(), run)
     group = next((g for g in ordered(stored.plan) if set(machine) <= set(g.machines)), None)
