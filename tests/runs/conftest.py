@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +94,8 @@ class Disaster:
         self.host = "state"
         """Folder of what the host that conducts remembers."""
         self.flight = 0
+        self.looked: list[Any] = []
+        """What checks were given to look at."""
         self.paused: Callable[[float], None] = lambda _seconds: None
         """Called while a conductor waits."""
         patch.setattr("pipeline.home.site.open_importer", self._importer)
@@ -202,6 +205,7 @@ class Disaster:
         from pipeline.verify.results import CheckResult, Results
 
         name = subject.machine.name
+        self.looked.append(SimpleNamespace(machine=name, fresh=subject.fresh, artifacts=subject.artifacts))
         wrong = self.bad.get(name, "")
         status: Any = "failed" if wrong or subject.observe().power != "on" else "passed"
         return Results(name, (CheckResult("answers", "tcp", "required", status, wrong or "it answers", 1, 0.1),), 0.1)

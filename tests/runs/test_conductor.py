@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from pipeline.runs.decide import Ask, Hold, Over
@@ -74,3 +75,26 @@ def test_after_a_failure_in_the_second_wave_the_rest_comes_home_by_an_approved_s
     assert d.conduct() == Over("partly committed")
     assert current(d.repository, "web-2").side == "takeover"
     assert d.double == []
+
+
+def test_a_split_after_the_set_was_made_and_its_answer_lost_finds_the_same_set(disaster: Make) -> None:
+    d = disaster()
+    d.begin()
+    assert d.killed(1, d.conduct, after=True, only="put sets/")
+    d.tell("split", machines=("web-2",))
+    assert isinstance(d.conduct(), Ask)
+    assert d.works_at_takeover() == ["web-2"]
+
+
+def test_a_look_while_the_gate_is_open_knows_what_the_firmware_showed(disaster: Make) -> None:
+    d = disaster(
+        approvals={"cutover": False, "gate": False, "commit": False}, commit={"after": 1, "green": 1, "every": 1}
+    )
+    d.paused = lambda _seconds: time.sleep(0.05)
+    d.begin()
+    assert d.conduct() == Over("committed")
+    first, *others = [look for look in d.looked if look.machine == "db"]
+    assert others
+    assert first.fresh
+    assert not any(look.fresh for look in others)
+    assert {look.artifacts for look in others} == {first.artifacts}

@@ -32,7 +32,8 @@ class ForeignChange(RunRefused):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One effect of one run, with the world around it. `state` is the journal as of when it was decided."""
+    """One effect of one run, with the world around it. `state` is what the journal says, and goes on to
+    say while the effect works."""
 
     run: str
     plan: Plan

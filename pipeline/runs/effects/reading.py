@@ -39,9 +39,10 @@ def final(job: Job) -> Result:
 
 
 def make_set(job: Job) -> Result:
-    """The points of a group, taken at one barrier, together: from now on none of them is collected."""
+    """The points of a group, taken at one barrier, together: from now on none of them is collected. Those whose last
+    point was taken: also of machines that stay after all, so that it is the same set whenever it is asked for."""
     group = next(g for g in job.plan.groups if g.name == job.subject)
-    machines = [m for m in group.machines if m not in job.state.stay]
+    machines = [m for m in group.machines if job.state.done(f"final/{m}")]
     points = {m: job.point(m) for m in machines}
     for point in points.values():
         hold(job.repository, point, holder=holder(job.run), reason=f"comes home by run {job.run}")
@@ -93,7 +94,7 @@ def _given_up(job: Job, who: str) -> Result:
     point = job.newest()
     if point is None:
         raise CatalogueError(f"{job.subject} has no recovery point", remedy="it cannot come home from here")
-    return {**_said(point), "override": who, "lost_since": f"{point.manifest.started}"}
+    return {**_said(point), "override": who, "lost_since": point.manifest.started}
 
 
 def _is_ours(point: Point, run: str, step: str) -> bool:
@@ -119,7 +120,7 @@ def _said(point: Point) -> Result:
         "point": manifest.label,
         "sequence": manifest.sequence,
         "consistency": manifest.consistency,
-        "taken": f"{manifest.started}",
+        "taken": manifest.started,
     }
 
 

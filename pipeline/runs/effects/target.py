@@ -27,6 +27,7 @@ from pipeline.runs.decide import looked_since
 from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
 from pipeline.target import Build, Importer, Intent
 from pipeline.verify.checks import Check
+from pipeline.verify.hooks.console import FIRMWARE
 from pipeline.verify.person import Question, Said
 from pipeline.verify.results import Results
 from pipeline.verify.runner import run_checks
@@ -125,7 +126,8 @@ def boot(job: Job) -> Result:
 
 def verify(job: Job) -> Result:
     """Its checks. What is not found right fails the effect; the machine stays on for people to look at."""
-    results = _checked(job, job.subject, _artifacts(job, "cutover"))
+    first = job.state.effect(f"verify/{job.subject}").attempts <= 1
+    results = _checked(job, job.subject, fresh=first)
     if not results.verified:
         raise VerifyError(f"{job.subject} is not verified: {results.why}", remedy=_seen(results))
     return results.as_json()
@@ -159,7 +161,7 @@ def green(job: Job) -> Result:
         if machine in job.state.stay:
             continue
         try:
-            results = _checked(job, machine, _artifacts(job, "green", machine))
+            results = _checked(job, machine, fresh=False)
             wrong += [] if results.verified else [f"{machine}: {results.why}"]
         except FailbackError as error:
             wrong.append(f"{machine}: {error.message}")
@@ -230,7 +232,11 @@ def _rehearsed(
         rehearse_one(site, point, job.wanted(point), verify=verified)
 
 
-def _checked(job: Job, machine: str, artifacts: Path) -> Results:
+def _checked(job: Job, machine: str, *, fresh: bool) -> Results:
+    """`fresh`: it was switched on just before. All looks at it keep what they saw in one folder: a later one has to
+    know what its firmware showed. Another host does not know that, and begins anew, but while the gate is open."""
+    artifacts = _artifacts(job, "cutover", machine)
+    fresh = fresh or (job.verb == "verify" and not (artifacts / FIRMWARE).is_file())
     with job.site(machine) as site:
         build = _running(site, machine)
         subject = BuildSubject(
@@ -239,7 +245,7 @@ def _checked(job: Job, machine: str, artifacts: Path) -> Results:
             job.wanted(job.point(machine)).hardware,
             artifacts,
             booted=time.monotonic(),
-            fresh=True,
+            fresh=fresh,
             people=_people(job),
         )
         try:
