@@ -19,16 +19,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from importers.qemu import agent, moment, thaw
 from importers.qemu.arguments import AGENT_SOCKET, QMP_SOCKET
 from importers.qemu.process import claim
 from importers.qemu.qmp import Qmp
+from importers.qemu.source_findings import findings
+from importers.qemu.source_settings import QemuSettings
 from importers.qemu.takeover import Image, Run, Takeover, explained, started
-from manifests.machine import Machine, Model
+from manifests.machine import Machine
 from manifests.manifest import Consistency
 from pipeline.catalogue import Point
 from pipeline.described import describe, split_file
@@ -42,10 +42,7 @@ from pipeline.sources.notes import LOCKED, QUIESCED, TOUCHED, note, noted
 from pipeline.sources.script import call
 from pipeline.sources.settings import parse_settings
 from pipeline.transfer.export_request import DiskSource
-from pipeline.units import size
-from pipeline.verify.duration import Seconds
 
-Command = Annotated[tuple[str, ...], Field(min_length=1)]
 _COMMANDED = "source-commanded"
 """`quiesce` was run in the guest of that process, or is about to be."""
 _FROZEN = "source-frozen"
@@ -57,33 +54,6 @@ _QUIT_SECONDS = 20.0
 _PRESS_AGAIN_SECONDS = 10.0
 _STEP = 0.05
 _LOG = "failback-start.log"
-_INHERITED = re.compile(r"(?:^|[,=])(?:fds?|vhostfds?)=\d|/dev/fdset/|/dev/fd/")
-"""What a command line refers to and a new process would not have."""
-
-
-class QemuSettings(Model):
-    """Of one machine."""
-
-    folder: str = ""
-    qmp: str = ""
-    """Path of the QMP socket, where it is not `qmp.sock` in the folder."""
-    agent: str = ""
-    disks: tuple[str, ...] = ()
-    """Devices or nodes of QEMU, in the machine's order. Empty: all that the guest can write to."""
-    hardware: dict[str, Any] = Field(default_factory=dict)
-    quiesce: Command | None = None
-    """A program in the guest that stops its services; its arguments. By the guest agent."""
-    unquiesce: Command | None = None
-    lock: Command | None = None
-    """A program on this host that keeps what started the machine from starting it again."""
-    unlock: Command | None = None
-    start: Command | None = None
-    """A program on this host that starts the machine. Without it QEMU is started as it was."""
-    retire: Command | None = None
-    seconds: Annotated[Seconds, Field(gt=0)] = 300.0
-    """That any program may take."""
-    environment: tuple[str, ...] = ()
-    """Names of variables that programs on this host get besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +103,13 @@ class QemuSource:
                 qmp.execute("query-status")
         except FailbackError as error:
             return [Finding("error", "QEMU", error.message, error.remedy or "see whether the machine runs")]
-        return list(self._findings(subject))
+        with subject.takeover.qmp() as qmp:
+            run = subject.takeover.seen(qmp)
+        try:
+            images = self._chosen(subject, run.images)
+        except FailbackError as error:
+            return [Finding("error", "disks", error.message, error.remedy)]
+        return list(findings(subject.takeover, subject.settings, run, images))
 
     def observe(self, machine: str, settings: Mapping[str, Any]) -> SourceState:
         return self._observe(self._subject(machine, settings))
@@ -595,63 +571,6 @@ class QemuSource:
             if not noted(subject.takeover, TOUCHED):
                 raise
             moment.clear_files(subject.takeover)
-
-    def _findings(self, subject: _Subject) -> Iterator[Finding]:
-        takeover, settings = subject.takeover, subject.settings
-        with takeover.qmp() as qmp:
-            run = takeover.seen(qmp)
-        try:
-            images = self._chosen(subject, run.images)
-        except FailbackError as error:
-            yield Finding("error", "disks", error.message, error.remedy)
-            return
-        for number, image in enumerate(images):
-            if image.format != "qcow2":
-                yield Finding(
-                    "note",
-                    f"disk {number}",
-                    f"it is {image.format}: what changed is known until QEMU ends, and not after it",
-                )
-        total = sum(image.size for image in images)
-        if (left := moment.room(takeover)) < total // 10:
-            yield Finding(
-                "warning",
-                "room",
-                f"{takeover.folder} has {size(left)} left for what the guest overwrites while {size(total)} are read; "
-                "when it is full the guest's writes fail",
-                "make room there, or read while it writes little",
-            )
-        try:
-            agent.ask(takeover.folder, "guest-ping", name=takeover.agent_name)
-        except (OSError, agent.AgentError) as error:
-            kind: Any = "error" if settings.quiesce else "warning"
-            yield Finding(
-                kind,
-                "agent",
-                f"no guest agent answers ({error}): its file systems are not frozen, points are as after a power cut",
-                "install and start qemu-guest-agent in the guest, and give QEMU its port",
-            )
-        if settings.quiesce is None:
-            yield Finding("warning", "quiesce", "no services are stopped before the last point", "give `quiesce`")
-        elif settings.unquiesce is None:
-            yield Finding("error", "unquiesce", "services that are stopped would not start again", "give `unquiesce`")
-        if settings.lock is None:
-            yield Finding(
-                "warning",
-                "lock",
-                "whatever started this QEMU may start it again; only our own note says that it may not",
-                "give `lock` and `unlock`, such as systemctl disable and enable",
-            )
-        elif settings.unlock is None:
-            yield Finding("error", "unlock", "it could be locked, and not unlocked again", "give `unlock`")
-        strange = next((word for word in run.arguments if _INHERITED.search(word)), "")
-        if settings.start is None and (strange or not run.arguments):
-            yield Finding(
-                "error",
-                "start",
-                f"it was given what a new process would not have ({strange or 'its command line cannot be read'})",
-                "give `start`, a program that starts it",
-            )
 
 
 def _ended(run: Run, seconds: float) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from importers.qemu.source import QemuSettings
+from importers.qemu.source_settings import QemuSettings
 from pipeline.sources.settings import parse_settings
 
 README = Path(__file__).parents[3] / "README.md"
