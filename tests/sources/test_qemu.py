@@ -15,7 +15,7 @@ import pytest
 from transfer.killing import in_child, kill_at
 from transfer.support import Workbench
 
-from importers.qemu import moment, source
+from importers.qemu import moment, source_findings
 from importers.qemu.qmp import Qmp
 from importers.qemu.takeover import NOTES, Takeover
 from pipeline.errors import SourceBusy, SourceError, SourceUnavailable, Superseded, UsageError
@@ -243,6 +243,6 @@ def test_preflight_says_what_is_missing(raw: QemuHarness) -> None:
 
 def test_what_a_new_process_would_not_have_is_seen_in_a_command_line() -> None:
     for word in ("tap,id=n,fd=27", "tap,fds=3:4", "/dev/fdset/1", "socket,id=c,fd=9", "file=/dev/fd/3"):
-        assert source._INHERITED.search(word), word
+        assert source_findings._INHERITED.search(word), word
     for word in ("tap,id=n,ifname=tap0", "file=/dev/fd0", "if=none,id=fd,file=disk"):
-        assert not source._INHERITED.search(word), word
+        assert not source_findings._INHERITED.search(word), word

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from contract.vmware import WORKER, VmwareOwnWorkerHarness
 
 from importers.vmware import worker
+from manifests import mail
 from manifests.machine import Machine, Nic
 from pipeline.errors import TargetBusy, TargetFull, TargetMismatch, TargetUnavailable
 from pipeline.place import Stage
@@ -96,6 +97,11 @@ def written(harness: VmwareOwnWorkerHarness) -> int:
 
 def plugged(harness: VmwareOwnWorkerHarness) -> bool:
     return bool(harness.workers()) and len(harness.worker()["disks"]) > 1
+
+
+def ordered(harness: VmwareOwnWorkerHarness) -> bool:
+    """The worker's agent has an order: from here on it needs nothing of the platform."""
+    return any("/orders/" in info.key for info in harness.store().list(mail.PREFIX))
 
 
 def is_whole(harness: VmwareOwnWorkerHarness, sequence: int = 1) -> None:
@@ -260,7 +266,7 @@ def test_a_silent_platform_does_not_keep_the_agent_from_writing(
     played.blind = True
     heard = Heard()
     command = Aside(lambda: stage(harness, control=heard))
-    eventually(lambda: plugged(harness))
+    eventually(lambda: ordered(harness))
     server.rule("RetrievePropertiesEx", "cut", times=-1)
     played.blind = False
     eventually(lambda: written(harness) > 0)
