@@ -66,8 +66,9 @@ class Found:
         booted = BOOTED in vm.marks or vm.runs
         if self.layer is None:
             return Build(self.marker, "production", vm.name, _networks(vm), True, {"machine": vm.id})
-        ref = {"machine": vm.id}
-        return Build(self.marker, self.layer.purpose, self.layer.name, self.layer.networks, booted, ref)
+        # The marks know where it was moved since; a machine that is only half built has none.
+        networks = _networks(vm) if NETWORKS in vm.marks else self.layer.networks
+        return Build(self.marker, self.layer.purpose, self.layer.name, networks, booted, {"machine": vm.id})
 
     def place(self) -> Place | None:
         """As the protocol has it."""

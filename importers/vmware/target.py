@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pyVmomi import vim
 
-from importers.vmware import guard, layer, observe, power, preflight
+from importers.vmware import guard, layer, observe, power, preflight, rewire, written
 from importers.vmware.attributes import set_attributes
 from importers.vmware.build import build_spec
 from importers.vmware.bulk import take_away
@@ -321,6 +321,28 @@ class VmwareImporter:
 
     def command(self, build: Build, arguments: Sequence[str], *, stdin: bytes = b"", seconds: float) -> CommandResult:
         raise Unsupported("commands in guests of vSphere are not run", remedy="use a check over the network")
+
+    # -- beside the verbs (pipeline.target.Writing, pipeline.plans.traffics.port_group.Rewires) ----------------------
+
+    def written(self, build: Build) -> int | None:
+        found = self._find(build.marker)
+        if found.vm is None or found.layer is None or found.kept:
+            return None
+        return written.written(self._connection, found.vm)
+
+    def wired(self, build: Build, adapter: int) -> str | None:
+        vm = self._staged(self._find(build.marker))
+        options = parse_options(self._context.options)
+        return rewire.wired(self._connection, find_site(self._connection, options), options, vm, adapter)
+
+    def rewire(self, build: Build, adapter: int, network: str | None) -> None:
+        connection, found = self._connection, self._find(build.marker)
+        vm = self._staged(found)
+        if found.build is None:
+            raise TargetError(f"nothing is built on the disks of {vm.name}", remedy="build the machine first")
+        options, networks = parse_options(self._context.options), found.build.networks
+        site = find_site(connection, options)
+        rewire.rewire(connection, site, options, vm, adapter, network, networks, self._context.control)
 
     # -- finding ---------------------------------------------------------------------------------------------------
 

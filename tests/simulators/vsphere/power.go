@@ -54,7 +54,7 @@ func (m *Machine) powerOn(ctx *simulator.Context, request *types.PowerOnVM_Task)
 	}
 	changed(ctx, vm)
 	w.applyGuest(ctx, vm)
-	return nil
+	return w.plugCables(vm)
 }
 
 // PowerOffVMTask is PowerOffVM_Task: the power is cut.
