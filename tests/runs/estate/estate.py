@@ -96,16 +96,7 @@ class Estate:
         checks = {name: self._checks(name, name in failing) for name in self.machines}
         document: dict[str, Any] = {
             "name": "shop",
-            "target": "qemu",
-            "mapping": {
-                "networks": {"*": {"name": "user"}},
-                "options": {"qemu": {"accelerator": "tcg"}},
-                "machines": {
-                    first: {
-                        "options": {"qemu": {"accelerator": "tcg", "forwards": {self.ports["home"]: DATABASE_PORT}}}
-                    }
-                },
-            },
+            **self._home(),
             "source": {"kind": "qemu"},
             "machines": {
                 first: {
@@ -121,7 +112,7 @@ class Estate:
                     for name in others
                 },
             },
-            "groups": [{"name": "shop", "waves": [[first], others], "traffic": [self._traffic()]}],
+            "groups": [{"name": "shop", "waves": [[first], others], "traffic": self._traffic()}],
             "approvals": {"cutover": False, "gate": False, "commit": False},
             "commit": {"after": "5s", "green": 1, "every": "1s"},
             "deadlines": {"checks": "10min"},
@@ -129,6 +120,18 @@ class Estate:
         path = self.root / "shop.yaml"
         path.write_text(yaml.safe_dump(document | changes, sort_keys=False))
         return path
+
+    def _home(self) -> dict[str, Any]:
+        """Target and mapping."""
+        forwards = {self.ports["home"]: DATABASE_PORT}
+        return {
+            "target": "qemu",
+            "mapping": {
+                "networks": {"*": {"name": "user"}},
+                "options": {"qemu": {"accelerator": "tcg"}},
+                "machines": {self.machines[0]: {"options": {"qemu": {"accelerator": "tcg", "forwards": forwards}}}},
+            },
+        }
 
     def _checks(self, name: str, failing: bool) -> list[dict[str, Any]]:
         if name == self.machines[0]:
@@ -154,16 +157,13 @@ class Estate:
             })  # fmt: skip
         return found
 
-    def _traffic(self) -> dict[str, Any]:
+    def _traffic(self) -> list[dict[str, Any]]:
         def move(side: str) -> list[str]:
             return ["/bin/sh", "-c", f"echo {side} >{self.gate}.new && mv {self.gate}.new {self.gate}"]
 
         see = f"[ $(cat {self.gate}) = home ] && echo open || echo closed"
-        return {
-            "name": "clients",
-            "kind": "command",
-            "settings": {"open": move("home"), "close": move("takeover"), "observe": ["/bin/sh", "-c", see]},
-        }
+        programs = {"open": move("home"), "close": move("takeover"), "observe": ["/bin/sh", "-c", see]}
+        return [{"name": "clients", "kind": "command", "settings": programs}]
 
     # -- failback --------------------------------------------------------------------------------------------------
 

@@ -79,6 +79,11 @@ def await_ready(folder: Path, *, database: bool, beacon: int) -> None:
             time.sleep(0.5)
 
 
+def at_every_boot(folder: Path, command: str) -> None:
+    """Of a machine that is up: the command runs once, at its next boots."""
+    takeover.tell(folder, f"echo '::once:/bin/sh -c \"{command}\"' >>/etc/inittab; sync")
+
+
 def power_off(folder: Path) -> None:
     """At once, whatever it is doing; nothing when it is off."""
     with suppress(QmpGone), Qmp(folder) as qmp:
