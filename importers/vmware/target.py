@@ -24,6 +24,7 @@ from importers.vmware.connection import Connection
 from importers.vmware.find import BOOTED, BUILT, KEPT, MACHINE, NAME, Found, find
 from importers.vmware.inventory import find_folder, find_site, path_of, site_of
 from importers.vmware.machines import machine_called
+from importers.vmware.networks import all_networks
 from importers.vmware.options import VmwareOptions, connection_differs, parse_options
 from importers.vmware.patch import forecast_worker, prepare_machine, release, stage_by_worker
 from importers.vmware.staging import forecast_bulk, stage_bulk, tidy
@@ -334,6 +335,11 @@ class VmwareImporter:
         vm = self._staged(self._find(build.marker))
         options = parse_options(self._context.options)
         return rewire.wired(self._connection, find_site(self._connection, options), options, vm, adapter)
+
+    def networks(self) -> list[str]:
+        connection = self._connection
+        site = find_site(connection, parse_options(self._context.options))
+        return [network.name for network in all_networks(connection, site)]
 
     def rewire(self, build: Build, adapter: int, network: str | None) -> None:
         connection, found = self._connection, self._find(build.marker)

@@ -13,7 +13,7 @@ from pipeline.catalogue import Point, resolve
 from pipeline.errors import CatalogueError, FailbackError, UsageError
 from pipeline.finding import Finding, Severity
 from pipeline.home.ready import findings as target_findings
-from pipeline.plans.agree import condition_of
+from pipeline.plans.agree import condition_of, traffic_findings
 from pipeline.plans.condition import World
 from pipeline.plans.model import MachinePlan
 from pipeline.schedule.calendar import check_calendar
@@ -275,6 +275,7 @@ def _target(world: World, name: str, point: Point) -> Iterator[Found]:
             known = {(f.subject, f.message) for f in found}
             tried = target_findings(site, point, wanted.rehearsal(), Intent("rehearsal", boots=True))
             found += [f for f in tried if f.severity == "error" and (f.subject, f.message) not in known]
+        found += traffic_findings(plan, name, site.importer, wanted)
         for finding in found:
             yield Found(name, finding)
         yield from _reachable(world, name, wanted)

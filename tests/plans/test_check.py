@@ -157,6 +157,17 @@ def test_what_crosses_the_sites_or_lets_users_in_too_early_is_said(scene: Scene)
     assert [w[:2] for w in of(checked(scene, groups=groups), "warning")] == [("", "group web")]
 
 
+def test_traffic_that_the_target_cannot_steer_is_an_error(scene: Scene) -> None:
+    export_all(scene)
+    wires = {"name": "wires", "kind": "port-group", "settings": {"open": "lan"}}
+    address = {"machine": "web-1", "address": "192.0.2.10/24", "interface": "eth0"}
+    inside = {"name": "inside", "kind": "guest-address", "settings": address}
+    errors = of(checked(scene, groups=[{**SHOP["groups"][0], "traffic": [wires, inside]}]), "error")
+    asked = [("db", "wires: networks"), ("web-1", "wires: networks"), ("web-1", "inside: guest")]
+    asked.append(("web-2", "wires: networks"))
+    assert [e[:2] for e in errors] == [(machine, f"traffic {subject}") for machine, subject in asked]
+
+
 def test_programs_that_are_not_here_are_named(scene: Scene) -> None:
     export_all(scene)
     gate = {"name": "dns", "kind": "command", "settings": {"open": ["/not/there"], "close": ["true"]}}

@@ -14,6 +14,7 @@ from simulators.vsphere_server import VSphere
 
 from runs.estate.estate import Estate
 from runs.estate.machines import DATABASE_PORT, at_every_boot
+from runs.stand_in import PASSWORD, options_of
 
 LAN, QUARANTINE = "VM Network", "DC0_DVPG0"
 
@@ -22,7 +23,7 @@ class VmwareEstate(Estate):
     def __init__(self, root: Path, bucket: Server, home: VSphere, machines: Sequence[str] = ("db", "web-1")) -> None:
         super().__init__(root, bucket, machines)
         self.vsphere = home
-        self.environ["FAILBACK_VMWARE_PASSWORD"] = home.password
+        self.environ[PASSWORD] = home.password
 
     def __enter__(self) -> VmwareEstate:
         super().__enter__()
@@ -31,21 +32,10 @@ class VmwareEstate(Estate):
         return self
 
     def _home(self) -> dict[str, Any]:
-        server = self.vsphere
-        options = {
-            "address": f"{server.address}:{server.port}",
-            "user": server.user,
-            "fingerprint": server.fingerprint,
-            "datacenter": "DC0",
-            "cluster": "DC0_C0",
-            "datastore": "LocalDS_0",
-            "hosts": {f"DC0_C0_H{number}": server.host for number in range(2)},
-            "serial": "always",
-        }
         mapping = {
             "networks": {"*": QUARANTINE},
             "disks": {0: {"bus": "pvscsi"}},
-            "options": {"vmware": options},
+            "options": {"vmware": options_of(self.vsphere) | {"serial": "always"}},
         }
         return {"target": "vmware", "mapping": mapping}
 
