@@ -55,8 +55,9 @@ class Found:
 
     @property
     def kept(self) -> bool:
-        """What the machine wrote is on the staged disks, or on the way there."""
-        return self.vm is not None and KEPT in self.vm.marks
+        """What the machine wrote is on the staged disks, or on the way there; also when somebody else removed the
+        snapshot that was its layer."""
+        return self.vm is not None and (KEPT in self.vm.marks or (self.layer is None and BOOTED in self.vm.marks))
 
     @property
     def build(self) -> Build | None:
@@ -113,7 +114,7 @@ def find(connection: Connection, marker: uuid.UUID, journal: Journal) -> Found:
     noted = guard.machine_of(journal)
     whole.sort(
         key=lambda vm: (
-            layer_of(vm, marker) is not None or KEPT in vm.marks,
+            layer_of(vm, marker) is not None or KEPT in vm.marks or BOOTED in vm.marks,
             int(vm.marks.get(SEQUENCE, 0)),
             vm.id == noted,
         )

@@ -160,6 +160,8 @@ class VmwareImporter:
         journal = self._context.journal(marker)
         if layer.layer_of(vm, marker) is not None:
             return self._below(vm, marker, stage)
+        if BOOTED in vm.marks:
+            return "somebody removed the snapshot: what the machine wrote was merged into the disks"
         return guard.broken(self._connection, vm, journal, stage.guard)
 
     def _below(self, vm: Vm, marker: uuid.UUID, stage: Stage) -> str:

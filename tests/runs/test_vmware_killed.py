@@ -1,4 +1,4 @@
-"""A conductor whose home is VMware is killed while vSphere works for it: another one goes on, and there is one machine."""
+"""A conductor whose home is VMware is killed while vSphere works for it: another goes on, and there is one machine."""
 
 from __future__ import annotations
 

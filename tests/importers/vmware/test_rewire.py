@@ -1,5 +1,5 @@
-"""Users are let in to machines of vSphere by moving their adapters while they run, and kept out again; and what they wrote
-is known."""
+"""Users are let in to machines of vSphere by moving their adapters while they run, and kept out again; and what they
+wrote is known."""
 
 from __future__ import annotations
 
