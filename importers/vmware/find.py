@@ -85,7 +85,7 @@ class Found:
         elif vm.marks.get(STAGING) == EMPTY:
             state = "prepared"
         name = vm.marks.get(MACHINE, "")
-        return Place(self.marker, name, state, self.stage, self.build, ref={"machine": vm.id})
+        return Place(self.marker, name, state, self.stage, self.build, ref={"machine": vm.id, "name": vm.name})
 
 
 def networks_text(networks: Sequence[Network]) -> str:

@@ -289,6 +289,17 @@ def _target(world: World, name: str, point: Point) -> Iterator[Found]:
     stage = place.stage if place is not None else None
     held = f"{stage.machine}@{stage.sequence} is staged" if stage is not None else "nothing is staged yet"
     yield _found(name, "note", "forecast", f"{held}; to move for {point.manifest.label}: {forecast(to_move)}")
+    if site.abilities.patch == "none":
+        whole = sum(disk.to_move for disk in site.importer.forecast(None, point, wanted))
+        yield _found(
+            name,
+            "warning" if whole / _RATE > _SHORT else "note",
+            "forecast",
+            f"{plan.target} takes disks as a whole only: in the downtime all {size(whole)} move again, which takes "
+            f"{duration(whole / _RATE)}, however little changed",
+            "let a program there write what differs, where the target has one (vmware: `worker` in its options)",
+        )
+        return
     last = sum(disk.stored_bytes for disk in point.manifest.disks)
     if point.manifest.parent is not None:
         yield _found(
@@ -302,6 +313,8 @@ def _target(world: World, name: str, point: Point) -> Iterator[Found]:
 
 _RATE = 100e6
 """Bytes a second, as `pipeline.transfer.forecast` assumes."""
+_SHORT = 60.0
+"""Seconds of downtime that nobody needs to be warned of."""
 
 
 def _reachable(world: World, name: str, wanted: Wanted) -> Iterator[Found]:

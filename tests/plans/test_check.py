@@ -157,6 +157,23 @@ def test_what_crosses_the_sites_or_lets_users_in_too_early_is_said(scene: Scene)
     assert [w[:2] for w in of(checked(scene, groups=groups), "warning")] == [("", "group web")]
 
 
+def test_a_target_that_takes_whole_disks_alone_has_its_downtime_foretold(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_all(scene)
+    from simulators.importer import SimulatedImporter
+    from simulators.kinds import KINDS
+
+    monkeypatch.setattr(
+        "pipeline.home.site.open_importer",
+        lambda _target, context: SimulatedImporter(context, scene.platform, replace(KINDS["like qemu"], patch="none")),
+    )
+    told = "simulated takes disks as a whole only: in the downtime all 192 KiB move again"
+    assert [n[0] for n in of(checked(scene), "note") if told in n[2]] == ["db", "web-1", "web-2"]
+    monkeypatch.setattr("pipeline.plans.check._SHORT", 1e-6)
+    assert [w[0] for w in of(checked(scene), "warning") if told in w[2]] == ["db", "web-1", "web-2"]
+
+
 def test_traffic_that_the_target_cannot_steer_is_an_error(scene: Scene) -> None:
     export_all(scene)
     wires = {"name": "wires", "kind": "port-group", "settings": {"open": "lan"}}

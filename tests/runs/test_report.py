@@ -147,6 +147,19 @@ def test_the_runbook_of_a_run_that_is_over_has_no_steps_that_would_undo_it(disas
     assert "by hand" not in page(d).partition("## Without failback")[0]
 
 
+def test_the_runbook_says_of_every_kind_of_gate_what_has_to_be_done(disaster: Make) -> None:
+    wires = {"name": "wires", "kind": "port-group", "settings": {"open": "lan", "closed": "quarantine"}}
+    dns = {"name": "dns", "kind": "command", "settings": {"open": ["dns", "home"], "close": ["dns", "takeover"]}}
+    d = disaster(groups=[{"name": "shop", "waves": [["db"], ["web-1", "web-2"]], "traffic": [wires, dns]}])
+    d.begin()
+    page = runbook(d.state(), d.plan, lambda machine: current(d.repository, machine), lambda _machine: {})
+    finish, back = page.partition("### To go back by hand")[::2]
+    assert 'open wires: port-group `{"closed": "quarantine", "open": "lan"}`' in finish
+    assert 'open dns: command `["dns", "home"]`' in finish
+    assert 'close dns: command `["dns", "takeover"]`' in back
+    assert 'close wires: port-group `{"closed": "quarantine", "open": "lan"}`' in back
+
+
 def test_an_answer_that_nobody_asked_for_is_told_what_is_asked(disaster: Make) -> None:
     d = disaster()
     d.begin()

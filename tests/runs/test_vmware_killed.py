@@ -208,7 +208,6 @@ def test_a_worker_moves_only_the_last_difference_though_its_conductor_is_killed_
         refreshed = effects["refresh/db"]["result"]
         assert [d["mode"] for d in refreshed["disks"]] == ["refresh"]
         assert refreshed["written"] == 65536
-        assert [d["mode"] for d in effects["refresh/web"]["result"]["disks"]] == ["refresh"]
         assert effects["refresh/web"]["result"]["written"] == 0
         assert starts(server) - before == 3, "the worker, and each machine once"
         assert server.report()["orphans"] == []
