@@ -85,6 +85,7 @@ def test_users_are_let_in_and_kept_out_while_the_machine_runs(
     home: Callable[[str | None], Home], server: VSphere, closed: str | None
 ) -> None:
     at = home(closed)
+    assert at.harness.found(at.importer).ref["name"] == "vm", "who has to look for it by hand finds it by that"
     before = at.card()
     mac = before.split()[-1]
     shut = "failback-isolated" if closed is None else closed

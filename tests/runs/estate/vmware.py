@@ -27,8 +27,12 @@ class VmwareEstate(Estate):
 
     def __enter__(self) -> VmwareEstate:
         super().__enter__()
-        # To be seen at home.
-        at_every_boot(self.folder(self.machines[0]), "/etc/guest/database check >/dev/console")
+        try:
+            # To be seen at home.
+            at_every_boot(self.folder(self.machines[0]), "/etc/guest/database check >/dev/console")
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def _home(self) -> dict[str, Any]:
