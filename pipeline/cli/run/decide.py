@@ -83,6 +83,13 @@ def flag(
     wait: WaitOption = True, attend: AttendOption = False,
 ) -> Ending:  # fmt: skip
     """Set a flag that a condition of the plan waits for."""
+    from pipeline.runs.begin import find_run
+
+    _state, stored = find_run(invocation.open_repository(), run)
+    waited = [str(c.settings.get("flag")) for c in stored.plan.conditions if c.kind == "flag"]
+    if name not in waited:
+        known = f"only {', '.join(waited)}" if waited else "none"
+        invocation.warn(f"no condition of kind flag of {stored.label} waits for {name!r}: {known}")
     return _said(invocation, run, {"verb": "flag", "what": name, "reason": reason}, by, expect, conduct, wait, attend)
 
 

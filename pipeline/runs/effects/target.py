@@ -25,6 +25,8 @@ from pipeline.home.site import Site
 from pipeline.home.stage import staged
 from pipeline.runs.decide import looked_since
 from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
+from pipeline.runs.effects.sides import check_free
+from pipeline.runs.ownership import current
 from pipeline.target import Build, Importer, Intent
 from pipeline.verify.checks import Check
 from pipeline.verify.hooks.console import FIRMWARE
@@ -42,6 +44,8 @@ DEFAULT_CHECK = "console"
 
 def preflight(job: Job) -> Result:
     """What can be known before anything moves, at both sides."""
+    if (epoch := current(job.repository, job.subject)).run != job.run:
+        check_free(epoch)
     gone = job.subject in job.state.vouched  # nothing is asked of a takeover side that was given up
     found = [] if gone else job.source.preflight(job.subject, job.settings)
     errors = [f for f in found if f.severity == "error"]
