@@ -115,7 +115,10 @@ def undo(state: RunState, plan: Plan, written: Written = NOTHING) -> str:
     opened = [(g, t) for g in plan.groups if g.name not in state.back and (t := gate_opened(state, g)) is not None]
     done = [g.name for g in plan.groups if any(state.began(f"commit/{m}") for m in g.machines)]
     if done:
-        return f"there is no way back for {', '.join(done)}: home for good"
+        going = [m for g in plan.groups if g.name in done for m in g.machines if m not in state.stay]
+        left = [m for m in going if not state.done(f"commit/{m}")]
+        more = f", but {', '.join(left)}: the commit goes on (`failback run conduct {state.run}`)" if left else ""
+        return f"there is no way back for {', '.join(done)}: home for good{more}"
     if state.back and all(g.name in state.back for g in plan.groups if any(begun(state, m) for m in g.machines)):
         return "it is going back: the takeover side runs again once home is proved off"
     if opened:

@@ -145,3 +145,13 @@ def test_a_run_that_lost_a_machine_to_another_one_can_be_ended(disaster: Make) -
     assert current(d.repository, "web-1").run == "other"
     assert current(d.repository, "db").side == "takeover"
     assert "web-1 is home-committed, by run other" in undo(d.state(), d.plan)
+
+
+def test_a_commit_that_is_half_done_says_which_half(disaster: Make) -> None:
+    d = disaster()
+    d.begin()
+    d.conduct()
+    d.tell("approve")
+    assert d.killed(2, d.conduct, only="put leases/")
+    assert "home for good, but web-1, web-2: the commit goes on" in undo(d.state(), d.plan)
+    assert d.conduct() == Over("committed")

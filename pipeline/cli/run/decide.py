@@ -156,9 +156,9 @@ def split(
     from pipeline.runs.commands import crossing
     from pipeline.runs.line import ordered
 
-    _state, stored = find_run(invocation.open_repository(), run)
+    state, stored = find_run(invocation.open_repository(), run)
     group = next((g for g in ordered(stored.plan) if set(machine) <= set(g.machines)), None)
-    crossed = crossing(stored.plan, group.name, tuple(machine)) if group else []
+    crossed = crossing(stored.plan, group.name, (*machine, *state.stay)) if group else []
     if crossed and not across:
         raise UsageError(
             f"this would cross the sites: {'; '.join(crossed)}", remedy="say --across when that works, or roll back"
