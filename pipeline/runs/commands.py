@@ -11,6 +11,7 @@ from pipeline.runs.entries import Decided, Entry
 from pipeline.runs.fold import RunState, open_question, step
 from pipeline.runs.journal import Journal, Moved, state_of
 from pipeline.runs.line import ordered, plan_group
+from pipeline.runs.status import check_whole
 
 
 def tell(repository: Repository, run: str, plan: Plan, word: Decided, *, by: str = "", expect: int = 0) -> Entry:
@@ -23,6 +24,7 @@ def tell(repository: Repository, run: str, plan: Plan, word: Decided, *, by: str
     state = state_of(journal)
     if state.number == 0:
         raise RunRefused(f"there is no run {run}", remedy="`failback run list` shows them")
+    check_whole(repository, state)
     if expect and state.number != expect:
         newest = journal.entries[-1]
         raise RunRefused(

@@ -12,6 +12,7 @@ from manifests.names import plan_key, run_entry_key
 from pipeline.errors import CorruptObject, RunRefused
 from pipeline.plans.stored import put, read
 from pipeline.runs.begin import begin, find_run, runs
+from pipeline.runs.decide import Hold
 from runs.conftest import Disaster
 from runs.test_states import on
 
@@ -62,3 +63,39 @@ def test_a_damaged_run_of_another_plan_with_a_longer_name_does_not_count(disaste
     other = begin(d.repository, stored).run
     d.store.put(run_entry_key(other, 1), b"garbage")
     assert find_run(d.repository, "shop")[0].run == d.run
+
+
+@pytest.mark.parametrize("lost", [1, 8])
+def test_a_journal_that_lost_its_end_is_not_written_on(disaster: Make, lost: int) -> None:
+    d = disaster()
+    d.begin()
+    d.conduct()
+    number = d.state().number
+    d.store.delete_many([run_entry_key(d.run, number - n) for n in range(lost)])
+    for action in (d.conduct, lambda: d.tell("hold")):
+        with pytest.raises(CorruptObject, match=f"ends with entry {number - lost}, and conductor 1 had read {number}"):
+            action()
+    assert d.state().number == number - lost
+
+
+def test_a_journal_that_lost_its_newest_conductor_is_not_written_on(disaster: Make) -> None:
+    d = disaster()
+    d.begin()
+    d.conduct()
+    d.conduct()
+    number = d.state().number
+    d.store.delete_many([run_entry_key(d.run, number)])
+    with pytest.raises(CorruptObject, match="conductor 2 had read"):
+        d.conduct()
+
+
+def test_a_rehearsal_begun_by_the_clock_leaves_a_cutover_alone(disaster: Make) -> None:
+    d = disaster()
+    cutover = d.begin()
+    assert d.killed(1, d.conduct, only="power_on")
+    layers = d.platform.find_disks(role="layer")
+    d.begin("rehearsal")
+    coming = d.conduct()
+    assert isinstance(coming, Hold)
+    assert f"db is home-provisional, by run {cutover}" in coming.reason
+    assert d.platform.find_disks(role="layer") == layers

@@ -60,6 +60,8 @@ def preflight(job: Job) -> Result:
 
 def stage(job: Job) -> Result:
     """The disks equal the newest point, as it is now."""
+    if job.state.purpose == "rehearsal":  # not below a machine that comes home, or that is there
+        check_free(current(job.repository, job.subject))
     point = job.newest() or job.point()
     return _staged(job, point)
 
@@ -216,6 +218,8 @@ def _rehearsed(
     job: Job, machine: str, verdicts: dict[str, dict[str, Any]], ready: threading.Event, known: threading.Event
 ) -> None:
     point = job.point(machine)
+    if job.state.purpose == "rehearsal":
+        check_free(current(job.repository, machine))
 
     def look(importer: Importer, build: Build, fresh: bool) -> Results:
         subject = BuildSubject(
