@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from importers.vmware.inventory import find_site
 from importers.vmware.options import parse_options
 from importers.vmware.seeds import find_seeds
 from importers.vmware.target import VmwareImporter
-from pipeline.agent import use
 from pipeline.errors import FailbackError, TargetBusy, TargetMismatch, Unsupported, UsageError
 from pipeline.finding import Finding
 from pipeline.home.clean import clean
@@ -40,7 +40,7 @@ from pipeline.home.site import Ground
 from pipeline.mapping import parse_mapping
 from pipeline.place import Stage
 from pipeline.target import Context, Importer, Intent
-from vmware.test_worker_faults import LargeHarness, plugged, written
+from vmware.test_worker_faults import LargeHarness, written
 from vmware.test_worker_shared import Aside, Heard, eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices need root")
@@ -199,8 +199,14 @@ def test_a_disk_is_named_by_its_path_whoever_it_belongs_to_and_may_lie_on_a_snap
     assert len(harness.worker()["disks"]) == 1
 
 
-def test_a_refresh_takes_what_changed_from_a_seed(harness: Seeded, survivor: Survivor, played: PlayedWorker) -> None:
+def test_a_refresh_takes_what_changed_from_a_seed_which_is_none_of_the_disks_that_are_written(
+    harness: Seeded, survivor: Survivor, played: PlayedWorker, server: VSphere
+) -> None:
     stage(harness, seeds=())
+    with pytest.raises(UsageError, match="which is the machine that is written"):
+        stage(harness, 2, seeds=(server.machine("vm")["disks"][0]["path"],))
+    with pytest.raises(TargetMismatch, match="no machine in the datacenter DC0 is called vm"):
+        stage(harness, 2, seeds=("vm",))
     for disk, content in zip(survivor.disks, harness.sources[2], strict=True):
         poke(Path(disk["file"]), 0, content)
     done = stage(harness, 2, seeds=tuple(survivor.paths))
@@ -263,15 +269,6 @@ def test_a_disk_of_a_machine_that_is_on_is_refused_and_so_is_one_below_its_snaps
     refused(harness, base, TargetBusy, f"{SURVIVOR} is switched on and runs on a snapshot of it", "must be off")
 
 
-def test_a_disk_that_is_itself_written_is_no_seed(harness: Seeded, played: PlayedWorker, server: VSphere) -> None:
-    stage(harness)
-    own = server.machine("vm")["disks"][0]["path"]
-    with pytest.raises(UsageError, match="which is the machine that is written"):
-        stage(harness, 2, seeds=(own,))
-    with pytest.raises(TargetMismatch, match="no machine in the datacenter DC0 is called vm"):
-        stage(harness, 2, seeds=("vm",))
-
-
 def test_a_raw_device_is_no_seed(harness: Seeded, client: Client, server: VSphere) -> None:
     """The stand-in makes none: what vSphere would show of one is put in its place."""
     client.create(machine_spec(SURVIVOR))
@@ -281,6 +278,9 @@ def test_a_raw_device_is_no_seed(harness: Seeded, client: Client, server: VSpher
     raw = vim.vm.device.VirtualDisk.RawDiskMappingVer1BackingInfo
 
     class Collector:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real(), name)
+
         def RetrievePropertiesEx(self, *arguments: Any) -> Any:
             answer = real().RetrievePropertiesEx(*arguments)
             for seen in answer.objects:
@@ -326,12 +326,12 @@ def test_a_dry_run_names_the_seeds_and_what_they_cost(harness: Seeded, survivor:
     assert survivor.is_untouched()
 
 
-def test_a_seed_that_another_import_has_plugged_in_is_left_to_it(
-    harness: Seeded, survivor: Survivor, played: PlayedWorker
+def test_a_seed_that_another_import_has_plugged_in_is_left_to_it_and_comes_back_with_a_worker_that_went_off(
+    harness: Seeded, survivor: Survivor, played: PlayedWorker, client: Client
 ) -> None:
-    """And in the end it has had it all the time."""
     played.blind = True
-    first = Aside(lambda: stage(harness))
+    heard, done = Heard(), []
+    first = Aside(lambda: done.append(stage(harness, heard=heard)))
     eventually(lambda: len(lent(harness)) == 2)
     point, wanted, marker = harness.point(), harness.wanted(name="another"), uuid.uuid4()
     with harness.open() as importer:
@@ -341,109 +341,95 @@ def test_a_seed_that_another_import_has_plugged_in_is_left_to_it(
         assert lent(harness) == survivor.paths
         importer.remove(marker)
     assert lent(harness) == survivor.paths
+    [name] = harness.workers()
+    client.wait(client.named(vim.VirtualMachine, name).PowerOffVM_Task())
     played.blind = False
+    heard.told("was switched off: it is started again (2 of 3)")
     first.end()
+    [stage_done] = done
+    assert stage_done.disks[1].counters.read == 0
     is_whole(harness, survivor)
 
 
 # -- whoever dies ------------------------------------------------------------------------------------------------------
 
 
-def killed_with_seeds(harness: Seeded, played: PlayedWorker, sequence: int = 1) -> None:
-    """A command is killed when the worker has everything."""
+@pytest.mark.parametrize("then", ["the same", "with one", "removed", "cleaned", "another"])
+def test_a_seed_that_a_killed_command_left_plugged_in_is_used_again_or_given_back(
+    harness: Seeded, survivor: Survivor, played: PlayedWorker, client: Client, monkeypatch: pytest.MonkeyPatch,
+    then: str,
+) -> None:  # fmt: skip
     played.blind = True
 
     def doomed() -> None:
-        Aside(lambda: stage(harness, sequence))
+        Aside(lambda: stage(harness))
         eventually(lambda: len(lent(harness)) == 2)
         os.kill(os.getpid(), 9)
 
     assert in_child(doomed)
     assert len(lent(harness)) == 2
     played.blind = False
-
-
-@pytest.mark.parametrize("then", ["the same", "without seeds", "with one", "removed"])
-def test_a_seed_that_a_killed_command_left_plugged_in_is_used_again_or_given_back(
-    harness: Seeded, survivor: Survivor, played: PlayedWorker, then: str
-) -> None:
-    killed_with_seeds(harness, played)
     if then == "removed":
         with harness.open() as importer:
             assert importer.remove(harness.marker)
-        assert len(harness.worker()["disks"]) == 1
-        assert survivor.is_untouched()
-        return
-    seeds = {"the same": (SURVIVOR,), "without seeds": (), "with one": (survivor.paths[1],)}[then]
-    stage(harness, seeds=seeds)
-    is_whole(harness, survivor)
+    elif then == "cleaned":
+        cleaned(harness, survivor, monkeypatch)
+    elif then == "another":
+        [name] = harness.workers()
+        client.wait(client.named(vim.VirtualMachine, name).PowerOffVM_Task())
+        harness.seeds = ()
+        with harness.open() as importer:  # the worker is started anew, for whom that seed is none
+            point, wanted = harness.point(), harness.wanted(name="another")
+            importer.stage(importer.prepare(point, wanted, uuid.uuid4()), point, wanted)
+    else:
+        stage(harness, seeds=(survivor.paths[1],) if then == "with one" else None)
+        is_whole(harness, survivor)
+    assert lent(harness) == []
+    assert survivor.is_untouched()
 
 
-def test_clean_gives_back_what_was_lent_for_a_place_that_stays(
-    harness: Seeded, survivor: Survivor, played: PlayedWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage(harness)
-    killed_with_seeds(harness, played, 2)
+def cleaned(harness: Seeded, survivor: Survivor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`failback clean`, for a place that stays since its disks were whole once."""
+    markers = {"import": harness.marker}
     monkeypatch.setattr("pipeline.home.site.open_importer", lambda _target, context: harness.make(context))
-    monkeypatch.setattr("pipeline.home.site.marker_of", lambda *_names: harness.marker)
+    monkeypatch.setattr("pipeline.home.site.marker_of", lambda _id, run, _machine: markers.get(run, uuid.uuid4()))
     options = parse_mapping(harness.mapping(), where="the test").options
     ground = Ground(harness.bench.repository, harness.root / "state", options=options)
     record = Record(harness.bench.repository.document.id, "vmware", "vm", "import", "", whole=True)
     ground.places.of("vmware", harness.marker).save(record)
-    [left] = [one for one in clean(ground, machine="vm", target="vmware", dry_run=True) if one.action != "none"]
-    assert left.action == "give back"
-    assert all(path in left.what for path in survivor.paths)
-    assert len(lent(harness)) == 2
-    list(clean(ground, machine="vm", target="vmware"))
-    assert lent(harness) == []
-    assert survivor.is_untouched()
-    done = stage(harness, 2)
-    assert {disk.mode for disk in done.disks} <= {"refresh", "hashed"}
-    is_whole(harness, survivor, 2)
+    for dry_run in (True, False):
+        [left] = clean(ground, machine="vm", target="vmware", dry_run=dry_run)
+        assert left.action == "give back"
+        assert all(path in left.what for path in survivor.paths)
+        assert len(lent(harness)) == (2 if dry_run else 0)
+    assert [left.action for left in clean(ground, machine="vm", target="vmware")] == ["none"]
 
 
-@pytest.mark.parametrize("nth", [2, -2, 3, -3, 4, -4])
-def test_a_refresh_that_is_killed_at_any_step_goes_on_and_leaves_no_seed(
-    harness: Seeded, survivor: Survivor, played: PlayedWorker, nth: int
+def test_a_refresh_that_is_killed_when_it_is_about_to_give_back_or_has_just_done_so_goes_on(
+    harness: Seeded, survivor: Survivor, played: PlayedWorker
 ) -> None:
+    """Its third change there, after the mark and the plugging."""
     stage(harness, seeds=())
-    action: Callable[[], object] = lambda: stage(harness, 2)  # noqa: E731
-    assert harness.killed(nth, action)
-    stage(harness, 2)
-    is_whole(harness, survivor, 2)
+    for sequence, nth, left in ((2, 3, 2), (1, -3, 0)):
+        action: Callable[[], object] = partial(stage, harness, sequence)
+        assert harness.killed(nth, action)
+        assert len(lent(harness)) == left
+        stage(harness, sequence)
+        is_whole(harness, survivor, sequence)
 
 
-def test_an_agent_that_is_killed_and_a_worker_whose_power_is_cut_go_on_with_the_seed(
+def test_an_agent_that_is_killed_in_mid_write_goes_on_with_the_seed(
     tmp_path: Path, server: VSphere, played: PlayedWorker, client: Client
 ) -> None:
     large = LargeSeeded(tmp_path, server)
     survivor = Survivor(server, client, large.sources[1])
     large.seeds = (SURVIVOR,)
-    heard, done = Heard(), []
-    command = Aside(lambda: done.append(stage(large, heard=heard)))
+    done: list[Stage] = []
+    command = Aside(lambda: done.append(stage(large)))
     eventually(lambda: written(large) > 0)
     assert played.agent is not None
     played.agent.kill()
-    eventually(lambda: plugged(large))
-    [name] = large.workers()
-    client.wait(client.named(vim.VirtualMachine, name).PowerOffVM_Task())
-    heard.told("was switched off: it is started again (2 of 3)")
     command.end()
     [stage_done] = done
-    assert sum(disk.counters.read for disk in stage_done.disks) == 0, "nothing was fetched after all"
+    assert stage_done.disks[0].counters.read == 0, "nothing was fetched after all"
     is_whole(large, survivor)
-
-
-def test_a_host_that_takes_the_worker_over_gives_back_the_seeds_of_a_dead_one(
-    harness: Seeded, survivor: Survivor, played: PlayedWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(use, "BEAT", 0.5)
-    monkeypatch.setattr(use, "SILENT", 3.0)
-    one, two = harness.on("one"), harness.on("two")
-    killed_with_seeds(one, played)
-    point, wanted = two.point(), two.wanted(name="another")
-    two.seeds = ()
-    with two.open() as importer:
-        importer.stage(importer.prepare(point, wanted, uuid.uuid4()), point, wanted)
-    assert lent(harness) == []
-    assert survivor.is_untouched()
