@@ -43,8 +43,8 @@ def import_(
         list[str] | None,
         typer.Option(
             metavar="DISK",
-            help="A surviving disk: what it still has is not fetched. Only read. May be repeated. On vmware: "
-            "`[datastore] folder/disk.vmdk`, or a machine that is off, for all of its disks.",
+            help="A surviving disk: what it still has is not fetched. Only read. May be repeated. On vmware: its "
+            "path on a datastore, or a machine that is off, for all of its disks.",
         ),
     ] = None,
     device: Annotated[
