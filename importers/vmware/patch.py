@@ -154,7 +154,7 @@ def _written(
                         for number, disk in enumerate(sorted(point.manifest.disks, key=lambda disk: disk.number))
                     ]
                 except FailbackError as error:
-                    if not isinstance(error, Cancelled):  # then the agent goes on, and so may the same command
+                    if seeds and not isinstance(error, Cancelled):  # cancelled: the agent goes on
                         with suppress(FailbackError), worker.turn():
                             detach(connection, worker.machine, control, read)
                     raise
