@@ -19,6 +19,7 @@ from manifests.ranges import join_ranges
 from manifests.repository import check_chunk_size
 from pipeline.catalogue import Point
 from pipeline.errors import FailbackError, StoreError
+from pipeline.laps import Laps
 from pipeline.progress import Counters, Watch
 from pipeline.repository import Repository
 from pipeline.transfer.change_map import changed_extents, empty_maps
@@ -78,6 +79,7 @@ class DiskExport:
         attempts: list[Attempt],
         work: Path,
         tell: Callable[[str], object],
+        laps: Laps,
     ) -> None:
         self.repository = repository
         self.number = number
@@ -88,6 +90,7 @@ class DiskExport:
         self.attempts = attempts
         self.work = work
         self.tell = tell
+        self.laps = laps
         self.folder = copy_folder(options.state, repository, machine, number)
         self.parent_point = parent
         self.parent: Disk | None = None
@@ -176,6 +179,7 @@ class DiskExport:
             self.tell(f"disk {self.number}: {mode}, {self.reason}")
             unreadable: list[tuple[int, int]] = []
             missed = 0
+            self.laps.lap("plan")
             try:
                 for scanned, end in scan_ahead(scanners, scanner, works, workers):
                     sender.add(scanned)
@@ -210,11 +214,13 @@ class DiskExport:
                     with suppress(FailbackError):
                         sender.give_up()
                 raise
+            self.laps.lap("read")
             counters.done = counters.total
             watch(counters)
             found, digest = index.finish()
             stored = known.stored | sender.stored
             lists = index.pack_lists(stored)
+        self.laps.lap("index")
         result = DiskResult(
             self.number, self.source.name, exporter.size, mode, self.reason, counters, unreadable, outlet.metadata
         )
