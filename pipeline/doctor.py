@@ -203,7 +203,8 @@ def _rights() -> Iterator[Finding]:
 
 
 def _repository(settings: Settings) -> Iterator[Finding]:
-    from pipeline.store.address import S3Address, open_store, parse_address
+    from pipeline.store.address import S3Address, parse_address
+    from pipeline.store.open import open_store
 
     if not settings.repository:
         yield Finding("repository", "hint", "none is named", remedy="export FAILBACK_REPOSITORY=URL")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from importers.vmware.cards import Card
 from importers.vmware.choice import choose
 from importers.vmware.connection import Connection
 from importers.vmware.controllers import Slot
-from importers.vmware.datastores import find_datastore
+from importers.vmware.datastores import Datastore, find_datastore
 from importers.vmware.environment import look_around
 from importers.vmware.faults import CUT, REFUSED, explain
 from importers.vmware.find import AGENT
@@ -26,6 +27,7 @@ from importers.vmware.lease import opened
 from importers.vmware.networks import backing_of, find_network
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import host_of
+from importers.vmware.properties import values_of
 from importers.vmware.spec import NewDisk, import_spec, machine_spec
 from importers.vmware.tasks import wait
 from importers.vmware.upload import send
@@ -97,7 +99,7 @@ def make_worker(
     machine = info.entity
     put_marks(connection, machine, control, {COMPLETE: "whole"})
     journal.note(bulk.NOTE, "")
-    _stay(connection, context, site, machine)
+    _stay(connection, context, site, machine, datastore)
     return machine
 
 
@@ -130,23 +132,29 @@ def _image(context: Context, named: str) -> Path:
     return path
 
 
-def _stay(connection: Connection, context: Context, site: Site, machine: Any) -> None:
-    """A cluster neither moves the worker, for disks are plugged into it, nor starts it elsewhere. Where that cannot be
-    said it is told: the worker then works all the same."""
-    if not isinstance(site.compute.object, vim.ClusterComputeResource):
-        return
-    cluster = vim.cluster
-    drs = cluster.DrsVmConfigSpec(operation="add", info=cluster.DrsVmConfigInfo(key=machine, enabled=False))
-    settings = cluster.DasVmSettings(restartPriority="disabled")
-    das = cluster.DasVmConfigSpec(operation="add", info=cluster.DasVmConfigInfo(key=machine, dasSettings=settings))
-    spec = cluster.ConfigSpecEx(drsVmConfigSpec=[drs], dasVmConfigSpec=[das])
-    about = f"cannot keep {site.compute.name} from moving the worker"
-    try:
-        task = connection.asked(lambda: site.compute.object.ReconfigureComputeResource_Task(spec, True))
-    except (REFUSED, *CUT) as fault:
-        context.control.tell(explain(fault, about).message)
-        return
-    try:
-        wait(connection, task, context.control, about)
-    except TargetError as error:
-        context.control.tell(error.message)
+def _stay(connection: Connection, context: Context, site: Site, machine: Any, datastore: Datastore) -> None:
+    """A cluster neither moves the worker, for disks are plugged into it, nor starts it elsewhere; a datastore cluster
+    does not move its disk. Where that cannot be said it is told: the worker then works all the same."""
+    orders: list[tuple[str, Callable[[], Any]]] = []
+    if isinstance(site.compute.object, vim.ClusterComputeResource):
+        cluster = vim.cluster
+        drs = cluster.DrsVmConfigSpec(operation="add", info=cluster.DrsVmConfigInfo(key=machine, enabled=False))
+        settings = cluster.DasVmSettings(restartPriority="disabled")
+        das = cluster.DasVmConfigSpec(operation="add", info=cluster.DasVmConfigInfo(key=machine, dasSettings=settings))
+        spec = cluster.ConfigSpecEx(drsVmConfigSpec=[drs], dasVmConfigSpec=[das])
+        orders.append((site.compute.name, partial(site.compute.object.ReconfigureComputeResource_Task, spec, True)))
+    pod = values_of(connection, datastore.object, "parent").get("parent")
+    if isinstance(pod, vim.StoragePod):
+        storage = vim.storageDrs
+        vm = storage.VmConfigSpec(operation="add", info=storage.VmConfigInfo(vm=machine, enabled=False))
+        manager = connection.content.storageResourceManager
+        ordered = partial(manager.ConfigureStorageDrsForPod_Task, pod, storage.ConfigSpec(vmConfigSpec=[vm]), True)
+        orders.append((datastore.pod, ordered))
+    for name, order in orders:
+        about = f"cannot keep {name} from moving the worker"
+        try:
+            wait(connection, connection.asked(order), context.control, about)
+        except (REFUSED, *CUT) as fault:
+            context.control.tell(explain(fault, about).message)
+        except TargetError as error:
+            context.control.tell(error.message)

@@ -129,7 +129,7 @@ class Invocation:
 
     def open_store(self, *, create: bool = False, address: str = "") -> Any:
         """The store at the repository's address, or another; closed when the command ends."""
-        from pipeline.store.address import open_store
+        from pipeline.store.open import open_store
 
         log = logs.logger().debug if self.common.verbose else None
         store = open_store(

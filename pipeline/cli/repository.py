@@ -58,7 +58,8 @@ def init(
     from pipeline.keys.known import Expected, Pin
     from pipeline.keys.sources import new_lock
     from pipeline.repository import Repository
-    from pipeline.store.address import open_store, parse_address, place_of
+    from pipeline.store.address import parse_address, place_of
+    from pipeline.store.open import open_store
 
     if no_encryption and (key_file or passphrase_file or key_command):
         raise UsageError("--no-encryption and a key do not go together", remedy="leave one of them away")

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -32,9 +32,9 @@ from pipeline.errors import UsageError
 from pipeline.verify.duration import Seconds
 from pipeline.verify.hook import Hook
 from pipeline.verify.registry import hook_class
+from pipeline.verify.results import Level
 from pipeline.verify.retry import Retry
 
-Level = Literal["required", "advisory"]
 KEY = "checks"
 
 

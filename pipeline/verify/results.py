@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.verify.checks import Level
-
+Level = Literal["required", "advisory"]
 Status = Literal["passed", "failed", "not applicable", "skipped", "error"]
 """not applicable: cannot be looked at on this platform or network. skipped: never begun. error: the hook itself is set
 up wrongly or has a bug."""

@@ -11,6 +11,7 @@ from scripts.bench import corpus, facts
 from scripts.bench.apart import apart
 from scripts.bench.ground import Ground
 from scripts.bench.image import make_image
+from scripts.bench.least import Parts
 from scripts.bench.peers.failback import Failback
 from scripts.bench.peers.restic import Restic
 from scripts.bench.server import Minio
@@ -19,36 +20,6 @@ from scripts.bench.table import aligned, show
 
 TIMES = 3.5
 """The promise: a restore so many times as fast as restic's."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The least CPU seconds of each part of a restore, chunks being compressed in this way. Sizes in bytes: of the
-    chunks in the bucket, and of what is not zeros on the disk."""
-
-    way: str
-    stored: int
-    written: int
-    serve: float
-    receive: float
-    open: float
-    decode: float
-    hash: float
-    write: float
-
-    @property
-    def whole(self) -> float:
-        return self.trusting + self.hash
-
-    @property
-    def trusting(self) -> float:
-        """Where what a cipher authenticates is not hashed."""
-        return self.bare + self.open
-
-    @property
-    def bare(self) -> float:
-        """Neither encrypted nor hashed: bytes are moved, and nothing proves them."""
-        return self.serve + self.receive + self.decode + self.write
 
 
 @dataclass

@@ -32,7 +32,7 @@ from pipeline.transfer.index_reader import IndexReader
 from scripts.bench.discard import Discard
 from scripts.bench.extents import BLOCK
 from scripts.bench.files import settle
-from scripts.bench.floor import Parts
+from scripts.bench.least import Parts
 from scripts.bench.peers.failback import MACHINE
 from scripts.bench.server import BUCKET, KEY, SECRET, cpu_seconds
 from scripts.bench.step import Mismatch

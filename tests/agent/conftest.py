@@ -27,7 +27,7 @@ from pipeline.agent.orders import DiskName, Held, Receive
 from pipeline.agent.remote import Outcome, Remote, order_id, point_disk
 from pipeline.boot.cache import default_folder
 from pipeline.home.control import Controller
-from pipeline.store.address import open_store
+from pipeline.store.open import open_store
 
 __all__ = ["empty", "failback", "key", "make_site", "repository"]
 """Fixtures of other parts."""

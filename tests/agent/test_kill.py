@@ -21,8 +21,8 @@ from pipeline.agent.orders import Held, Receive
 from pipeline.agent.poll import Pace
 from pipeline.agent.program import AgentProgram
 from pipeline.agent.remote import order_id, point_disk
-from pipeline.store.address import open_store
 from pipeline.store.directory import DirectoryStore
+from pipeline.store.open import open_store
 from pipeline.transfer.stage import Stage
 from pipeline.writers.device import DeviceWriter
 

@@ -20,9 +20,9 @@ from pipeline.agent.program import AgentProgram
 from pipeline.agent.remote import order_id
 from pipeline.errors import Cancelled, TargetBusy, TargetMismatch
 from pipeline.home.control import Controller
-from pipeline.store.address import open_store
 from pipeline.store.base import Store
 from pipeline.store.layer import Layer
+from pipeline.store.open import open_store
 
 pytestmark = needs_root
 SIZE = 24 * MIB

@@ -23,7 +23,7 @@ from pipeline.agent.remote import order_id, point_disk
 from pipeline.errors import VerifyError
 from pipeline.keys.locks import KeyFile
 from pipeline.repository import Repository
-from pipeline.store.address import open_store
+from pipeline.store.open import open_store
 
 pytestmark = needs_root
 SIZE = 16 * MIB

@@ -216,7 +216,7 @@ def test_scrub_repair_and_copy_on_a_real_server(
     minio_endpoint: Server, disk: Path, tmp_path: Path, failback: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.config import load_settings
-    from pipeline.store.address import open_store
+    from pipeline.store.open import open_store
 
     monkeypatch.setenv("FAILBACK_REPOSITORY", minio_endpoint.address())
     assert failback("repository", "init").code == 0

@@ -20,7 +20,7 @@ from pipeline.repository import Repository
 from pipeline.runs.begin import begin
 from pipeline.runs.entries import Ended, Held, Intended, Taken
 from pipeline.runs.journal import Journal
-from pipeline.store.address import open_store
+from pipeline.store.open import open_store
 
 REASON = (
     "verify/web-1: web-1 is not verified: shop answers: failed: status 502 where 200 was wanted, after 31 attempts; "

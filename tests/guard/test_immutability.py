@@ -224,7 +224,7 @@ def test_a_void_record_over_a_point_does_not_hide_it(make_site: Make, disk: Path
     from manifests.envelope import Kind
     from manifests.manifest import encode_record
     from pipeline.repository import Repository
-    from pipeline.store.address import open_store
+    from pipeline.store.open import open_store
 
     site = make_site(lock=True)
     site.monkeypatch.delenv("FAILBACK_KEY_FILE")

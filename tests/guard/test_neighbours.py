@@ -10,8 +10,9 @@ from guard.conftest import Make
 from pipeline.errors import UsageError
 from pipeline.guard.neighbours import refuse_nested
 from pipeline.repository import Repository
-from pipeline.store.address import DirectoryAddress, open_store
+from pipeline.store.address import DirectoryAddress
 from pipeline.store.memory import MemoryStore
+from pipeline.store.open import open_store
 
 
 def init(folder: Path) -> None:

@@ -28,7 +28,7 @@ from pipeline.runs.begin import begin, find_run
 from pipeline.runs.effects.job import Job
 from pipeline.runs.effects.reading import make_set
 from pipeline.runs.ownership import Epoch, advance
-from pipeline.store.address import open_store
+from pipeline.store.open import open_store
 from pipeline.store.s3_errors import ROLES
 from pipeline.transfer.session import Session
 

@@ -14,8 +14,9 @@ from pipeline.plans.stored import put
 from pipeline.repository import Repository
 from pipeline.runs.begin import begin
 from pipeline.runs.ownership import Epoch, advance, current
-from pipeline.store.address import open_store, parse_address
+from pipeline.store.address import parse_address
 from pipeline.store.memory import MemoryStore
+from pipeline.store.open import open_store
 from runs.conftest import DOCUMENT
 
 RACERS = 6

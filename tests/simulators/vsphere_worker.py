@@ -102,7 +102,7 @@ class PlayedWorker(Kernel):
         self._client, self._root = log_in(server), root
         self._running = ExitStack()
         self.agent: AgentProcess | None = None
-        self._code = ""
+        self._code, self._booted = "", ""
         self.boots = 0
         self.blind = False
         """It does not see what is plugged in."""
@@ -117,13 +117,16 @@ class PlayedWorker(Kernel):
         machines = self._server.report()["machines"]
         name, machine = next(((n, m) for n, m in machines.items() if n.startswith(self._name)), ("", None))
         on = machine is not None and machine["power"] == "poweredOn"
+        if self.agent is not None and (not on or machine["booted"] != self._booted):
+            # Off; or off and on again since the last look.
+            self.agent = None
+            self._running.close()
+            self._plug(None)
         if not self.blind or not on:
             self._plug(machine if on else None)
         if on and self.agent is None:
+            self._booted = machine["booted"]
             self._boot(name)
-        elif not on and self.agent is not None:
-            self.agent = None
-            self._running.close()
         elif self.agent is not None and self.agent.process.poll() is not None:
             self._start()
 

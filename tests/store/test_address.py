@@ -11,8 +11,9 @@ from servers import Server
 from pipeline.config import Settings
 from pipeline.errors import AlreadyExists, UsageError
 from pipeline.store.adaptive import AdaptiveStore
-from pipeline.store.address import DirectoryAddress, MemoryAddress, S3Address, open_store, parse_address
+from pipeline.store.address import DirectoryAddress, MemoryAddress, S3Address, parse_address
 from pipeline.store.limit import LimitStore
+from pipeline.store.open import open_store
 from pipeline.store.retry import RetryStore
 from pipeline.store.trace import Tally, TraceStore
 

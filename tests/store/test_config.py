@@ -115,7 +115,7 @@ def test_a_store_is_opened_without_slow_imports() -> None:
     code = (
         "import sys\n"
         "from pipeline.config import load_settings\n"
-        "from pipeline.store.address import open_store\n"
+        "from pipeline.store.open import open_store\n"
         "open_store('s3://b?endpoint=http://127.0.0.1:1', load_settings({}))\n"
         "print([name for name in ('boto3', 'botocore', 'pydantic', 'concurrent.futures') if name in sys.modules])\n"
     )

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline.errors import NotFound, StoreUnavailable
-from pipeline.store.address import open_store
 from pipeline.store.fault import Delay, Fail, FaultyStore, LoseAnswer, Rule
 from pipeline.store.memory import MemoryStore
+from pipeline.store.open import open_store
 from pipeline.store.retry import Backoff, RetryStore
 from pipeline.store.trace import Tally, TraceStore
 

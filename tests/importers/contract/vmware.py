@@ -26,8 +26,8 @@ from importers.vmware.connection import Connection
 from importers.vmware.target import VmwareImporter
 from pipeline.agent.controller import Agents
 from pipeline.home.control import Controller
-from pipeline.store.address import open_store
 from pipeline.store.base import Store
+from pipeline.store.open import open_store
 from pipeline.target import Context, Importer, Place, Stage
 
 DANGER: list[tuple[Any, str]] = [

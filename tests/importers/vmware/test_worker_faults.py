@@ -275,6 +275,18 @@ def test_a_silent_platform_does_not_keep_the_agent_from_writing(
     is_whole(harness)
 
 
+def test_neither_cluster_nor_datastore_cluster_moves_a_worker(
+    harness: VmwareOwnWorkerHarness, client: Client, server: VSphere
+) -> None:
+    [datacenter] = client.all(vim.Datacenter)
+    pod = client.get(datacenter, "datastoreFolder").CreateStoragePod("gold")
+    client.wait(pod.MoveIntoFolder_Task([client.named(vim.Datastore, "LocalDS_0")]))
+    stage(harness)
+    for told in ("ReconfigureComputeResource_Task", "ConfigureStorageDrsForPod_Task"):
+        assert server.report()["calls"].get(told) == 1, told
+    is_whole(harness)
+
+
 def test_a_worker_for_which_there_is_no_room_is_told_and_nothing_is_left(
     harness: VmwareOwnWorkerHarness, server: VSphere
 ) -> None:

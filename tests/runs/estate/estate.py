@@ -23,7 +23,7 @@ from pipeline.repository import Repository
 from pipeline.runs.begin import run_names
 from pipeline.runs.fold import RunState
 from pipeline.runs.journal import Journal, state_of
-from pipeline.store.address import open_store
+from pipeline.store.open import open_store
 from runs.estate.client import Client, kept
 from runs.estate.machines import DATABASE_PORT, await_ready, end_all, make_disk, power_on
 from runs.estate.watcher import Watcher

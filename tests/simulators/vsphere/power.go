@@ -53,8 +53,16 @@ func (m *Machine) powerOn(ctx *simulator.Context, request *types.PowerOnVM_Task)
 		return failure
 	}
 	changed(ctx, vm)
+	booted(ctx, vm, time.Now())
 	w.applyGuest(ctx, vm)
 	return nil
+}
+
+// booted notes since when the machine is on; nil: it is off.
+func booted(ctx *simulator.Context, vm *simulator.VirtualMachine, since any) {
+	ctx.Update(vm, []types.PropertyChange{
+		{Name: "runtime.bootTime", Val: since}, {Name: "summary.runtime.bootTime", Val: since},
+	})
 }
 
 // PowerOffVMTask is PowerOffVM_Task: the power is cut.
@@ -75,6 +83,9 @@ func (w *World) powerOff(ctx *simulator.Context, vm *simulator.VirtualMachine) *
 		return answer.(*methods.PowerOffVM_TaskBody).Res.Returnval
 	})
 	w.forgetGuest(ctx, vm)
+	if failure == nil {
+		booted(ctx, vm, nil)
+	}
 	return failure
 }
 

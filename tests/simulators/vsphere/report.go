@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -28,6 +29,7 @@ type Report struct {
 type MachineState struct {
 	ID        string         `json:"id"`
 	Power     string         `json:"power"`
+	Booted    *time.Time     `json:"booted"` // when it was switched on last
 	Disks     []AttachedDisk `json:"disks"`
 	Snapshots []string       `json:"snapshots"`
 	Leased    bool           `json:"leased"`
@@ -142,7 +144,7 @@ func (w *World) leaseState(lease *Lease) LeaseState {
 
 func (w *World) machineState(vm *simulator.VirtualMachine) MachineState {
 	state := MachineState{
-		ID: vm.Self.Value, Power: string(vm.Runtime.PowerState), Leased: w.leaseOn(vm.Self) != nil,
+		ID: vm.Self.Value, Power: string(vm.Runtime.PowerState), Booted: vm.Runtime.BootTime, Leased: w.leaseOn(vm.Self) != nil,
 		QEMU: w.guests.get(vm.Self.Value) != nil, Serial: w.serialFile(vm), Version: vm.Config.ChangeVersion,
 		Disks: []AttachedDisk{}, Snapshots: []string{},
 	}
