@@ -71,4 +71,8 @@ def test_a_slope_is_named() -> None:
     assert measured(flat, flat) == [True, False], "a measurement that sees no slope where there is one says nothing"
     assert measured({**flat, 8: [2.4, 2.4, 2.3]}, steep) == [False, True]
     assert measured({**flat, 8: [1.6, 1.6, 1.7]}, steep) == [False, True], "nor is less for more what is promised"
-    assert measured({**flat, 4: [2.0, 2.6, 2.0]}, steep) == [None, True], "repeats differ by too much"
+    assert measured({**flat, 8: [2.2, 2.3, 2.6]}, steep) == [True, True], "repeats differ as much"
+    loud = {**flat, 4: [2.0, 2.6, 2.0]}
+    assert measured({**loud, 8: [2.4, 2.4, 2.4]}, steep) == [None, True], "repeats differ by too much to tell"
+    assert measured({**loud, 8: [2.7, 2.7, 2.7]}, steep) == [False, True]
+    assert measured(loud, steep) == [True, True], "what is no longer needs no excuse"
