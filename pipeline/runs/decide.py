@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.plans.model import Group, Plan
 from pipeline.runs.entries import Outcome
-from pipeline.runs.fold import RunState
+from pipeline.runs.fold import Answer, RunState
 from pipeline.runs.line import (
     READY,
     UNDONE_BY,
@@ -126,8 +127,8 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
                 if any(state.effect(name).failed for name in names):
                     return _failed(state, plan, names, group)
                 if todo := tuple(name for name in names if not state.done(name)):
-                    judged = group and not suspect
-                    return (_expired(state, plan, group, now) if judged else None) or Do(todo)
+                    judged = _withdrawn(state, plan, group, None if suspect else now) if group else None
+                    return judged or Do(todo)
             case Approval(what=what):
                 asked = _asked(state, plan, what, group, now)
                 if asked is not None and not (suspect and _by_time(asked)):
@@ -204,7 +205,7 @@ def _asked(state: RunState, plan: Plan, what: str, group: str, now: datetime) ->
     if answer is None or answer.binding != binding:
         return Ask(what, binding, shown, fresh=False)
     if not answer.yes:
-        reason = f"{answer.by} said no" + (f": {answer.reason}" if answer.reason else "")
+        reason = _no(answer)
         if what.startswith("cutover/"):
             return Hold("rejected", reason, f"`failback run cancel {state.run}`, or approve it after all", False)
         return Turn(group, reason) if what.startswith("gate/") else _refused(state, reason)
@@ -216,7 +217,7 @@ def _asked(state: RunState, plan: Plan, what: str, group: str, now: datetime) ->
 
 
 def _begun_under(state: RunState, plan: Plan, what: str, group: str) -> bool:
-    """What an approval is about has begun: whether it still is good is no question any more, but for `_expired`."""
+    """What an approval is about has begun: whether it still is good is no question any more, but for `_withdrawn`."""
     verbs = {"cutover": "claim", "gate": "open", "commit": "commit"}
     verb = verbs[what.partition("/")[0]]
     if verb == "open":
@@ -228,16 +229,30 @@ def _by_time(coming: Next) -> bool:
     return isinstance(coming, Ask | Hold) and coming.state == "approval-expired"
 
 
-def _expired(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
+def settled(state: RunState, plan: Plan, what: str) -> bool:
+    """An answer to this question changes nothing any more: what it is about is done, or its group goes back."""
+    verb, _, group = what.partition("/")
+    if group in state.back:
+        return True
+    if verb == "cutover":
+        return any(state.began(f"own/{m}") for m in plan_group(plan, group).machines)
+    if verb == "gate" and not plan_group(plan, group).traffic:  # nothing was opened by it
+        return f"commit/{group}" in state.questions or any(n.startswith(f"green/{group}/") for n in state.effects)
+    return _begun_under(state, plan, what, group)
+
+
+def _withdrawn(state: RunState, plan: Plan, group: str, now: datetime | None) -> Next | None:
     """Between the first machine that was quiesced and the first that starts at home: whether the approval still is
-    good. What has been started is finished."""
+    good, or somebody said no after all. What has been started is finished. `now` None: no clock is to be believed."""
     answer = state.answers.get(f"cutover/{group}")
-    machines = plan_group(plan, group).machines
-    if answer is None or group in state.back or any(state.began(f"own/{m}") for m in machines):
+    if answer is None or settled(state, plan, f"cutover/{group}"):
         return None
-    if not any(state.began(f"claim/{m}") for m in machines):
+    if not any(state.began(f"claim/{m}") for m in plan_group(plan, group).machines):
         return None
-    return _stale(state, answer.by) if now - answer.time > timedelta(seconds=plan.approvals.valid) else None
+    if not answer.yes:
+        return _refused(state, _no(answer))
+    old = now is not None and now - answer.time > timedelta(seconds=plan.approvals.valid)
+    return _stale(state, answer.by) if old else None
 
 
 def _stale(state: RunState, who: str) -> Hold:
@@ -247,6 +262,10 @@ def _stale(state: RunState, who: str) -> Hold:
         f"`failback run approve {state.run}` or `failback run rollback {state.run}`",
         journaled=False,
     )
+
+
+def _no(answer: Answer) -> str:
+    return f"{answer.by} said no" + (f": {answer.reason}" if answer.reason else "")
 
 
 def _refused(state: RunState, reason: str) -> Hold:
@@ -262,9 +281,14 @@ def _late(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None
     if not begun or now - min(begun) - state.frozen(min(begun)) <= timedelta(seconds=allowed):
         return None
     reason = f"{group} has been down since {min(begun):%H:%M:%S}, longer than {allowed:.0f} s"
-    if plan.on_failure == "rollback":
+    if plan.on_failure == "rollback" and not given_up(state, which.machines):
         return Turn(group, reason)
     return Hold("late", reason, _choices(state.run), journaled=False)
+
+
+def given_up(state: RunState, machines: Iterable[str]) -> list[str]:
+    """Those of them that a person vouched for being off at the takeover site: nobody knows that they start there."""
+    return [m for m in machines if m in state.vouched]
 
 
 def _failed(state: RunState, plan: Plan, names: tuple[str, ...], group: str) -> Next:
@@ -274,6 +298,8 @@ def _failed(state: RunState, plan: Plan, names: tuple[str, ...], group: str) -> 
     going_back = verb in UNDONE_BY or group in state.back
     itself = plan.on_failure == "rollback" and verb not in READY and not going_back
     itself = itself and effect.reason not in PERSONAL
+    # Where the takeover side was given up there is nothing to go back to, and what came home may be all there is.
+    itself = itself and not given_up(state, plan_group(plan, group).machines if group else ())
     if group and itself and gate_opened(state, plan_group(plan, group)) is None:
         return Turn(group, f"{name}: {effect.error}")
     remedy = effect.remedy or "mend it"

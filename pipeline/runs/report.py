@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.laps import shown
 from pipeline.plans.model import Group, Plan
-from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, touched
+from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, given_up, touched
 from pipeline.runs.downtime import downtime
 from pipeline.runs.entries import Entry
 from pipeline.runs.fold import Effect, RunState, open_question
@@ -67,7 +67,7 @@ def machines(state: RunState, plan: Plan) -> list[str]:
             for machine in wave:
                 said = machine_line(state, machine, back=group.name in state.back)
                 found.append(f"    wave {number}  {machine:<{wide}}  {said}")
-        found += [f"    {line}" for line in [*_rehearsed(state, group), *_down(state, group)]]
+        found += [f"    {line}" for line in [*_rehearsed(state, group), *_down_for(state, group)]]
     return found
 
 
@@ -110,11 +110,17 @@ def undo(state: RunState, plan: Plan, written: Written = NOTHING) -> str:
     if not touched(state):
         return "going back now costs nothing: the takeover side was not touched"
     if state.outcome == "rolled back":
-        return "it went back: the takeover side runs again"
+        down = _down(state, plan)
+        return (
+            f"it went back, but {', '.join(down)}: look there" if down else "it went back: the takeover side runs again"
+        )
     opened = [(g, t) for g in plan.groups if g.name not in state.back and (t := gate_opened(state, g)) is not None]
     done = [g.name for g in plan.groups if any(state.began(f"commit/{m}") for m in g.machines)]
     if done:
-        return f"there is no way back for {', '.join(done)}: home for good"
+        going = [m for g in plan.groups if g.name in done for m in g.machines if m not in state.stay]
+        left = [m for m in going if not state.done(f"commit/{m}")]
+        more = f", but {', '.join(left)}: the commit goes on (`failback run conduct {state.run}`)" if left else ""
+        return f"there is no way back for {', '.join(done)}: home for good{more}"
     if state.back and all(g.name in state.back for g in plan.groups if any(begun(state, m) for m in g.machines)):
         return "it is going back: the takeover side runs again once home is proved off"
     if opened:
@@ -123,7 +129,18 @@ def undo(state: RunState, plan: Plan, written: Written = NOTHING) -> str:
             f"going back now gives up what was written at home in {group.name} since {time:%H:%M} UTC"
             f"{_amount(state, written)} (`failback run rollback {state.run} --discard`)"
         )
+    if gone := given_up(state, [m for g in plan.groups if g.name not in state.back for m in g.machines]):
+        return (
+            f"going back now may leave {', '.join(gone)} running nowhere: given up at the takeover site by "
+            f"{state.vouched[gone[0]]} (`failback run rollback {state.run}`)"
+        )
     return f"going back now costs nothing but the time to start the takeover side (`failback run rollback {state.run}`)"
+
+
+def _down(state: RunState, plan: Plan) -> list[str]:
+    """Machines that went back and do not run at the takeover site, as far as this run knows."""
+    ends = [(m, state.effect(f"restart/{m}").result) for group in plan.groups for m in group.machines]
+    return [str(result.get("elsewhere") or f"{m} does not run") for m, result in ends if result.get("running") is False]
 
 
 def _amount(state: RunState, written: Written) -> str:
@@ -207,7 +224,7 @@ def _rehearsed(state: RunState, group: Group) -> list[str]:
     return found
 
 
-def _down(state: RunState, group: Group) -> list[str]:
+def _down_for(state: RunState, group: Group) -> list[str]:
     """How long it was down so far, and what most of that went to."""
     found = downtime(state, group)
     if found is None or not found.steps:

@@ -123,7 +123,7 @@ class Downtimes:
         noise, longer = self.noise(WITH), self.longer(WITH)
         limit = max(noise, TENTH * first)
         figure = f"{longer:+.2f} s of {first:.2f} s; repeats differ by {noise:.2f} s"
-        promise = f"with a change map {large} take as long as {small}, within what repeats differ or a tenth"
+        promise = f"with a change map {large} take as long as {small}, within a tenth"
         excused = None if noise > STEADY * first else True
         met = True if abs(longer) <= TENTH * first else excused if abs(longer) <= noise else False
         found = [Check(promise, figure, met)]
