@@ -25,7 +25,8 @@ from importers.vmware.find import BOOTED, BUILT, KEPT, MACHINE, NAME, Found, fin
 from importers.vmware.inventory import find_folder, find_site, path_of, site_of
 from importers.vmware.machines import machine_called
 from importers.vmware.options import VmwareOptions, connection_differs, parse_options
-from importers.vmware.patch import forecast_worker, prepare_machine, release, stage_by_worker
+from importers.vmware.patch import forecast_worker, give_back, prepare_machine, release, stage_by_worker
+from importers.vmware.seeds import check_possible, lent_by, seed_findings
 from importers.vmware.staging import forecast_bulk, stage_bulk, tidy
 from importers.vmware.trial import Trial
 from importers.vmware.vm import Vm, check_own, destroy, look, put_marks, reconfigure
@@ -92,7 +93,26 @@ class VmwareImporter:
             message = f"{changed[0]} cannot be another one for one machine"
             return [Finding("error", "options", message, "say it once, in the mapping's `options` for all machines")]
         ours = self._earlier(point, wanted, options)
-        return preflight.machine(self._connection, options, point.manifest, wanted, intent, ours)
+        found = preflight.machine(self._connection, options, point.manifest, wanted, intent, ours)
+        return [*found, *self._seeds(options, ours)]
+
+    def _seeds(self, options: VmwareOptions, ours: uuid.UUID | None) -> Iterator[Finding]:
+        connection, context = self._connection, self._context
+        if not context.seeds:
+            return
+        try:
+            site = find_site(connection, options)
+        except TargetError:
+            return  # said already
+        yield from seed_findings(
+            connection,
+            site,
+            options,
+            context.seeds,
+            context.control,
+            worker=lambda: find_worker(connection, context, options, site),
+            ours=[str(ours)] if ours else [],
+        )
 
     def _earlier(self, point: Point, wanted: Wanted, options: VmwareOptions) -> uuid.UUID | None:
         """Instance UUID of a machine of ours that has the name already; what its name and adapters take is no
@@ -139,6 +159,7 @@ class VmwareImporter:
         if found.vm is not None:
             check_own(found.vm)
         options = _options(wanted)
+        check_possible(options, self._context.seeds)
         if options.worker.wanted:
             return stage_by_worker(self._connection, self._context, options, found, point, wanted)
         return stage_bulk(self._connection, self._context, options, found, point, wanted)
@@ -285,6 +306,29 @@ class VmwareImporter:
                 site = site_of(self._connection, vm.object)
                 worker = find_worker(self._connection, self._context, options, site)
                 release(self._connection, self._context, worker, vm)
+
+    def borrowed(self, marker: uuid.UUID) -> list[str]:
+        return [
+            f"{disk.file} (plugged into {worker.name})"
+            for vm, worker in self._lent(marker)
+            for disk in worker.disks
+            if disk.file in lent_by([vm])
+        ]
+
+    def give_back(self, marker: uuid.UUID) -> None:
+        for vm, worker in self._lent(marker):
+            give_back(self._connection, self._context, worker.object, marker, vm)
+
+    def _lent(self, marker: uuid.UUID) -> Iterator[tuple[Vm, Vm]]:
+        """Machines of the place with the worker that has disks lent for them."""
+        found, options = self._find(marker), parse_options(self._context.options)
+        for vm in (found.vm, *found.rest):
+            if vm is None or not lent_by([vm]):
+                continue
+            machine = find_worker(self._connection, self._context, options, site_of(self._connection, vm.object))
+            worker = look(self._connection, machine) if machine is not None else None
+            if worker is not None:
+                yield vm, worker
 
     def adopt(self, reference: str, marker: uuid.UUID) -> Place:
         raise Unsupported(

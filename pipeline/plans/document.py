@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from yaml import MappingNode, Node, SafeDumper, SafeLoader, ScalarNode, YAMLError, dump
+from yaml import MappingNode, Node, SafeDumper, SafeLoader, ScalarNode, SequenceNode, YAMLError, dump
 from yaml.constructor import ConstructorError
 
 from pipeline.errors import UsageError
@@ -52,6 +52,23 @@ class _Loader(SafeLoader):
     """See the module's docstring."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as the base has it
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._merged = 0
+
+    def flatten_mapping(self, node: MappingNode) -> None:
+        """Merges of merges multiply: they are counted before they are made."""
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                for part in value.value if isinstance(value, SequenceNode) else [value]:
+                    if isinstance(part, MappingNode):
+                        self.flatten_mapping(part)
+                        self._merged += len(part.value)
+                    if self._merged > MAX_VALUES:
+                        problem = f"it merges more than {MAX_VALUES:,} values"
+                        raise ConstructorError(None, None, problem, node.start_mark)
+        super().flatten_mapping(node)
 
     def construct_mapping(self, node: Node, deep: bool = False) -> dict[Any, Any]:
         if isinstance(node, MappingNode):

@@ -35,7 +35,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
 from manifests.machine import Model as Strict
 from manifests.names import decode_machine, encode_machine
@@ -186,6 +186,16 @@ class Plan(Model):
     limits: Limits = Field(default_factory=Limits)
     schedule: dict[Job, Calendar] = Field(default_factory=dict)
     """systemd calendar expressions for `failback schedule install`, by what is done then."""
+
+    @field_validator("machines", mode="before")
+    @classmethod
+    def _spelled_once(cls, value: object) -> object:
+        """Two spellings of one name would be one machine, and what is said under one of them lost."""
+        if isinstance(value, dict):
+            names = [unicodedata.normalize("NFC", name) for name in value if isinstance(name, str)]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"two are named {twice[0]!r}, of code points that look alike")
+        return value
 
     def group_of(self, machine: str) -> Group:
         """The one group of a machine of this plan."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import time
 from dataclasses import dataclass
 
-from manifests.names import is_run_name, plan_key, run_entry_key
+from manifests.names import is_run_name, plan_key, run_journal_prefix
 from pipeline.errors import CatalogueError, RunRefused
 from pipeline.plans.stored import Stored, read
 from pipeline.repository import Repository
-from pipeline.runs.entries import Purpose, Started
+from pipeline.runs.entries import Finished, Purpose, Started
 from pipeline.runs.fold import RunState
-from pipeline.runs.journal import Journal, state_of
+from pipeline.runs.journal import Journal, Moved, state_of
 from pipeline.runs.store_clock import StoreClock
 
 _ALL = "runs/"
+_ATTEMPTS = 10
+"""Beginnings at the same moment as others'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +41,37 @@ def begin(repository: Repository, stored: Stored, purpose: Purpose = "cutover") 
             f"machine, so a cutover of {plan.name} that asks nobody is refused",
             remedy="set `approvals: {cutover: true}` in the plan, or move the repository to a store that has it",
         )
-    for state in runs(repository, plan.name):
-        if state.outcome is not None or state.purpose != purpose:
-            continue
-        if state.version != stored.version:
-            raise RunRefused(
-                f"run {state.run} of {plan.name}@{state.version} is not over",
-                remedy=f"`failback run show {state.run}`; `failback run cancel` or `rollback` ends it",
-            )
-        check_pinned(state, stored)
-        return Begun(state.run, fresh=False)
-    name = f"{plan.name}-{_now(repository)}-{secrets.token_hex(3)}"
-    Journal(repository, name).append(
-        Started(plan=plan.name, version=stored.version, digest=stored.digest, purpose=purpose)
+    for _attempt in range(_ATTEMPTS):
+        for state in _not_over(repository, plan.name, purpose):
+            if state.version != stored.version:
+                raise RunRefused(
+                    f"run {state.run} of {plan.name}@{state.version} is not over",
+                    remedy=f"`failback run show {state.run}`; `failback run cancel` or `rollback` ends it",
+                )
+            check_pinned(state, stored)
+            return Begun(state.run, fresh=False)
+        name = f"{plan.name}-{_now(repository)}-{secrets.token_hex(3)}"
+        journal = Journal(repository, name)
+        began = journal.append(
+            Started(plan=plan.name, version=stored.version, digest=stored.digest, purpose=purpose)
+        ).time
+        # Two may have seen none and begun one each: the later one is given up, or both where nobody can say.
+        others = [s for s in _not_over(repository, plan.name, purpose) if s.run != name]
+        if not any(s.started is not None and s.started <= began for s in others):
+            return Begun(name, fresh=True)
+        try:
+            journal.append(Finished(conductor=0, outcome="cancelled"), unless=lambda _entry: True)
+        except Moved:
+            return Begun(name, fresh=True)  # it is conducted already
+        time.sleep(secrets.randbelow(1000) / 1000)
+    raise RunRefused(
+        f"others begin runs of {plan.name} at the same moment, again and again",
+        remedy="find out who, and try again: `failback run list`",
     )
-    return Begun(name, fresh=True)
+
+
+def _not_over(repository: Repository, plan: str, purpose: Purpose) -> list[RunState]:
+    return [s for s in runs(repository, plan) if s.outcome is None and s.purpose == purpose]
 
 
 def run_names(repository: Repository) -> list[str]:
@@ -71,7 +91,7 @@ def runs(repository: Repository, plan: str = "") -> list[RunState]:
     """What all of them, or those of one plan, came to. A journal that was never begun is none."""
     found = []
     for name in run_names(repository):
-        if plan and not name.startswith(f"{plan}-"):
+        if plan and not is_of(name, plan):
             continue
         state = state_of(Journal(repository, name))
         if state.number and (not plan or state.plan == plan):
@@ -79,10 +99,15 @@ def runs(repository: Repository, plan: str = "") -> list[RunState]:
     return found
 
 
+def is_of(run: str, plan: str) -> bool:
+    """Whether a run with this name is one of that plan (FORMAT.md, section 18)."""
+    return re.fullmatch(rf"{re.escape(plan)}-\d{{8}}-\d{{6}}-[0-9a-f]{{6}}", run) is not None
+
+
 def find_run(repository: Repository, name: str) -> tuple[RunState, Stored]:
-    """A run by its name, or by its plan's: the newest of it. Raises CatalogueError, and RunRefused when its plan is not
-    the one that it began with any more."""
-    if repository.store.head(run_entry_key(name, 1)) is None:
+    """A run by its name, or by its plan's: the newest of it. Raises CatalogueError, CorruptObject for one whose journal
+    has a gap, also at its beginning, and RunRefused when its plan is not the one that it began with any more."""
+    if next(iter(repository.store.list(run_journal_prefix(name))), None) is None:
         of_plan = [state for state in runs(repository, name) if state.started is not None]
         if not of_plan:
             raise CatalogueError(

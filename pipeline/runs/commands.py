@@ -6,11 +6,12 @@ from manifests.names import run_prefix
 from pipeline.errors import RunRefused
 from pipeline.plans.model import Plan
 from pipeline.repository import Repository
-from pipeline.runs.decide import binding_of, gate_opened, looked_since, touched
+from pipeline.runs.decide import binding_of, gate_opened, looked_since, settled, touched
 from pipeline.runs.entries import Decided, Entry
 from pipeline.runs.fold import RunState, open_question, step
 from pipeline.runs.journal import Journal, Moved, state_of
 from pipeline.runs.line import ordered, plan_group
+from pipeline.runs.status import check_whole
 
 
 def tell(repository: Repository, run: str, plan: Plan, word: Decided, *, by: str = "", expect: int = 0) -> Entry:
@@ -23,6 +24,7 @@ def tell(repository: Repository, run: str, plan: Plan, word: Decided, *, by: str
     state = state_of(journal)
     if state.number == 0:
         raise RunRefused(f"there is no run {run}", remedy="`failback run list` shows them")
+    check_whole(repository, state)
     if expect and state.number != expect:
         newest = journal.entries[-1]
         raise RunRefused(
@@ -73,7 +75,7 @@ def check(state: RunState, plan: Plan, word: Decided) -> None:
 
 def question(state: RunState, plan: Plan, what: str = "") -> tuple[str, str]:
     """(what is asked, its binding): the one named, or the only one that is open. Raises RunRefused."""
-    names = [q.what for q in state.questions.values() if _open(state, q.what)]
+    names = [q.what for q in state.questions.values() if _open(state, plan, q.what)]
     if not what and len(names) == 1:
         what = names[0]
     if what not in state.questions or (not what and len(names) != 1):
@@ -87,9 +89,13 @@ def question(state: RunState, plan: Plan, what: str = "") -> tuple[str, str]:
     return what, state.questions[what].binding
 
 
-def _open(state: RunState, what: str) -> bool:
-    stale = state.stand is not None and state.stand.state == "approval-expired"
-    return open_question(state, what) or stale
+def _open(state: RunState, plan: Plan, what: str) -> bool:
+    if settled(state, plan, what):
+        return False
+    answer = state.answers.get(what)
+    if state.stand is not None and state.stand.state == "rejected":  # approved after all
+        return open_question(state, what) or (answer is not None and not answer.yes)
+    return open_question(state, what) or (state.stand is not None and state.stand.state == "approval-expired")
 
 
 def _group_of(plan: Plan, word: Decided) -> str:
@@ -115,12 +121,15 @@ def crossing(plan: Plan, group: str, stay: tuple[str, ...]) -> list[str]:
 # -- what does not fit -------------------------------------------------------------------------------------------------
 
 
-def _answering(state: RunState, _plan: Plan, word: Decided) -> str:
+def _answering(state: RunState, plan: Plan, word: Decided) -> str:
     asked = state.questions.get(word.what)
     if asked is None:
         return f"nobody asked {word.what!r}"
     if asked.binding != word.binding:
         return f"{word.what} was asked anew, about another plan, set or target"
+    if settled(state, plan, word.what):
+        group = word.what.partition("/")[2]
+        return f"{group} goes back" if group in state.back else f"{word.what} was approved, and is under way or done"
     return ""
 
 

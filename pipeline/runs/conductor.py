@@ -43,7 +43,7 @@ from pipeline.runs.effects.table import VERBS
 from pipeline.runs.entries import Asked, Away, Decided, Ended, Entry, Finished, Held, Intended, Met, Taken, Turned
 from pipeline.runs.fold import RunState, step
 from pipeline.runs.journal import Journal, Moved
-from pipeline.runs.status import clock_key, encode_status, progress_of, status_key, status_of, who
+from pipeline.runs.status import check_whole, clock_key, encode_status, progress_of, status_key, status_of, who
 from pipeline.runs.store_clock import StoreClock
 from pipeline.runs.succession import SILENT, is_dead, why_free
 from pipeline.transfer.process import Process
@@ -95,6 +95,7 @@ class Conductor:
         self._refresh()
         if self.state.number == 0:
             raise RunRefused(f"there is no run {self.run}", remedy="`failback run list` shows them")
+        check_whole(self.crew.ground.repository, self.state)
         why = why_free(self.crew.ground.repository, self.state, self.here)
         self.number = self.state.conductor + 1
         self._clock.key = status_key(self.run, self.number)
@@ -416,6 +417,7 @@ class Conductor:
         with self._lock:
             progress = {name: progress_of(counters) for name, counters in list(self._counters.items())}
             said = _plain({**self.status, "progress": progress, "told": dict(self._told)})
+            said["entries"] = self.state.number
         if ended:
             said["ended"] = True
         repository = self.crew.ground.repository

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.plans.model import Group, Plan
 from pipeline.runs.entries import Outcome
-from pipeline.runs.fold import RunState
+from pipeline.runs.fold import Answer, RunState
 from pipeline.runs.line import (
     READY,
     UNDONE_BY,
@@ -126,17 +128,17 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
                 if any(state.effect(name).failed for name in names):
                     return _failed(state, plan, names, group)
                 if todo := tuple(name for name in names if not state.done(name)):
-                    judged = group and not suspect
-                    return (_expired(state, plan, group, now) if judged else None) or Do(todo)
+                    judged = _withdrawn(state, plan, group, None if suspect else now) if group else None
+                    return judged or Do(todo)
             case Approval(what=what):
                 asked = _asked(state, plan, what, group, now)
                 if asked is not None and not (suspect and _by_time(asked)):
                     return asked
                 if suspect and not _begun_under(state, plan, what, group):
-                    return Hold("clock-suspect", suspect, _choices(state.run), journaled=False)
+                    return Hold("clock-suspect", suspect, _choices(state, plan, group), journaled=False)
             case Soak():
                 if suspect:
-                    return Hold("clock-suspect", suspect, _choices(state.run), journaled=False)
+                    return Hold("clock-suspect", suspect, _choices(state, plan, group), journaled=False)
                 if (soaking := _soaking(state, plan, group, now)) is not None:
                     return soaking
     if state.purpose == "rehearsal":
@@ -161,6 +163,12 @@ def gate_opened(state: RunState, group: Group) -> datetime | None:
     ends = [state.effect(f"verify/{m}").ended for m in group.machines if m not in state.stay]
     done = all(state.done(f"verify/{m}") for m in group.machines if m not in state.stay)
     return max((e for e in ends if e is not None), default=None) if done else None
+
+
+def _open_since(state: RunState, group: Group) -> datetime | None:
+    """When all of the gate was open: a step may have been tried for long."""
+    ends = [state.effect(f"open/{group.name}/{step.name}").ended for step in group.traffic]
+    return max((end for end in ends if end is not None), default=gate_opened(state, group))
 
 
 def looked_since(state: RunState, plan: Plan, machine: str) -> int | None:
@@ -204,19 +212,19 @@ def _asked(state: RunState, plan: Plan, what: str, group: str, now: datetime) ->
     if answer is None or answer.binding != binding:
         return Ask(what, binding, shown, fresh=False)
     if not answer.yes:
-        reason = f"{answer.by} said no" + (f": {answer.reason}" if answer.reason else "")
+        reason = _no(answer)
         if what.startswith("cutover/"):
             return Hold("rejected", reason, f"`failback run cancel {state.run}`, or approve it after all", False)
-        return Turn(group, reason) if what.startswith("gate/") else _refused(state, reason)
+        return Turn(group, reason) if what.startswith("gate/") else _refused(state, plan, group, reason)
     if now - answer.time > timedelta(seconds=plan.approvals.valid):
         if what.startswith("cutover/"):
             return Ask(what, binding, shown, fresh=question.time <= answer.time, state="approval-expired")
-        return _stale(state, answer.by)
+        return _stale(state, plan, group, answer.by)
     return None
 
 
 def _begun_under(state: RunState, plan: Plan, what: str, group: str) -> bool:
-    """What an approval is about has begun: whether it still is good is no question any more, but for `_expired`."""
+    """What an approval is about has begun: whether it still is good is no question any more, but for `_withdrawn`."""
     verbs = {"cutover": "claim", "gate": "open", "commit": "commit"}
     verb = verbs[what.partition("/")[0]]
     if verb == "open":
@@ -228,29 +236,51 @@ def _by_time(coming: Next) -> bool:
     return isinstance(coming, Ask | Hold) and coming.state == "approval-expired"
 
 
-def _expired(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
+def settled(state: RunState, plan: Plan, what: str) -> bool:
+    """An answer to this question changes nothing any more: what it is about is done, or its group goes back."""
+    verb, _, group = what.partition("/")
+    if group in state.back:
+        return True
+    if verb == "cutover":
+        return any(state.began(f"own/{m}") for m in plan_group(plan, group).machines)
+    if verb == "gate" and not plan_group(plan, group).traffic:  # nothing was opened by it
+        return f"commit/{group}" in state.questions or any(n.startswith(f"green/{group}/") for n in state.effects)
+    return _begun_under(state, plan, what, group)
+
+
+def _withdrawn(state: RunState, plan: Plan, group: str, now: datetime | None) -> Next | None:
     """Between the first machine that was quiesced and the first that starts at home: whether the approval still is
-    good. What has been started is finished."""
+    good, or somebody said no after all. What has been started is finished. `now` None: no clock is to be believed."""
     answer = state.answers.get(f"cutover/{group}")
-    machines = plan_group(plan, group).machines
-    if answer is None or group in state.back or any(state.began(f"own/{m}") for m in machines):
+    if answer is None or settled(state, plan, f"cutover/{group}"):
         return None
-    if not any(state.began(f"claim/{m}") for m in machines):
+    if not any(state.began(f"claim/{m}") for m in plan_group(plan, group).machines):
         return None
-    return _stale(state, answer.by) if now - answer.time > timedelta(seconds=plan.approvals.valid) else None
+    if not answer.yes:
+        return _refused(state, plan, group, _no(answer))
+    old = now is not None and now - answer.time > timedelta(seconds=plan.approvals.valid)
+    return _stale(state, plan, group, answer.by) if old else None
 
 
-def _stale(state: RunState, who: str) -> Hold:
-    return Hold(
-        "approval-expired",
-        f"the approval of {who} is too old",
-        f"`failback run approve {state.run}` or `failback run rollback {state.run}`",
-        journaled=False,
-    )
+def _stale(state: RunState, plan: Plan, group: str, who: str) -> Hold:
+    remedy = f"`failback run approve {state.run}` or {way_back(state, plan, group)}"
+    return Hold("approval-expired", f"the approval of {who} is too old", remedy, journaled=False)
 
 
-def _refused(state: RunState, reason: str) -> Hold:
-    return Hold("rejected", reason, f"`failback run rollback {state.run}`, or approve it after all", journaled=False)
+def _no(answer: Answer) -> str:
+    return f"{answer.by} said no" + (f": {answer.reason}" if answer.reason else "")
+
+
+def _refused(state: RunState, plan: Plan, group: str, reason: str) -> Hold:
+    remedy = f"{way_back(state, plan, group)}, or approve it after all"
+    return Hold("rejected", reason, remedy, journaled=False)
+
+
+def way_back(state: RunState, plan: Plan, group: str) -> str:
+    """The command that takes this group back now."""
+    which = f" --group {shlex.quote(group)}" if len(plan.groups) > 1 else ""
+    opened = gate_opened(state, plan_group(plan, group)) is not None
+    return f"`failback run rollback {state.run}{which}{' --discard' if opened else ''}`"
 
 
 def _late(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
@@ -262,9 +292,14 @@ def _late(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None
     if not begun or now - min(begun) - state.frozen(min(begun)) <= timedelta(seconds=allowed):
         return None
     reason = f"{group} has been down since {min(begun):%H:%M:%S}, longer than {allowed:.0f} s"
-    if plan.on_failure == "rollback":
+    if plan.on_failure == "rollback" and not given_up(state, which.machines):
         return Turn(group, reason)
-    return Hold("late", reason, _choices(state.run), journaled=False)
+    return Hold("late", reason, _choices(state, plan, group), journaled=False)
+
+
+def given_up(state: RunState, machines: Iterable[str]) -> list[str]:
+    """Those of them that a person vouched for being off at the takeover site: nobody knows that they start there."""
+    return [m for m in machines if m in state.vouched]
 
 
 def _failed(state: RunState, plan: Plan, names: tuple[str, ...], group: str) -> Next:
@@ -274,10 +309,13 @@ def _failed(state: RunState, plan: Plan, names: tuple[str, ...], group: str) -> 
     going_back = verb in UNDONE_BY or group in state.back
     itself = plan.on_failure == "rollback" and verb not in READY and not going_back
     itself = itself and effect.reason not in PERSONAL
+    # Where the takeover side was given up there is nothing to go back to, and what came home may be all there is.
+    itself = itself and not given_up(state, plan_group(plan, group).machines if group else ())
     if group and itself and gate_opened(state, plan_group(plan, group)) is None:
         return Turn(group, f"{name}: {effect.error}")
     remedy = effect.remedy or "mend it"
-    choices = _choices(state.run, back=going_back) if touched(state) else _before(state.run)
+    home = any(state.began(f"commit/{m}") for m in plan_group(plan, group).machines) if group else False
+    choices = _choices(state, plan, group, back=going_back or home) if group and touched(state) else _before(state.run)
     if effect.reason == "source-lost":
         machine = name.split("/")[1]
         choices += f"; if it is gone for good, `failback run override {state.run} {machine} --reason WHY` goes on with "
@@ -313,15 +351,15 @@ def _before(run: str) -> str:
     return f"`failback run retry {run}`, or `failback run cancel {run}`"
 
 
-def _choices(run: str, *, back: bool = False) -> str:
-    return f"`failback run retry {run}`" + ("" if back else f", or `failback run rollback {run}`")
+def _choices(state: RunState, plan: Plan, group: str, *, back: bool = False) -> str:
+    return f"`failback run retry {state.run}`" + ("" if back else f", or {way_back(state, plan, group)}")
 
 
 def _soaking(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
     """None: it may be committed. Every look is an effect of its own, made while it is fresh."""
     if f"commit/{group}" in state.answers and state.answers[f"commit/{group}"].yes:
         return None
-    opened = gate_opened(state, plan_group(plan, group))
+    opened = _open_since(state, plan_group(plan, group))
     assert opened is not None  # the line comes here behind the gate only
     rule, prefix = plan.commit, f"green/{group}/"
     looks = {int(n.rpartition("/")[2]): e for n, e in state.effects.items() if n.startswith(prefix)}
@@ -338,7 +376,7 @@ def _soaking(state: RunState, plan: Plan, group: str, now: datetime) -> Next | N
     red = [looks[number] for _ended, number in done[-RED:]]
     if len(red) == RED and not any(look.result.get("green") for look in red) and "not green" not in state.accepted:
         why = str(red[-1].result.get("why") or red[-1].error)
-        return Hold("not green", f"{group}: {why}", _choices(state.run), journaled=False)
+        return Hold("not green", f"{group}: {why}", _choices(state, plan, group), journaled=False)
     open_ended = [number for number, e in looks.items() if e.ended is None]
     due = newest + timedelta(seconds=rule.every)
     if open_ended or now >= due:

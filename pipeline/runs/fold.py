@@ -51,6 +51,11 @@ class Effect:
     def began(self) -> bool:
         return self.attempts > 0
 
+    @property
+    def refused(self) -> bool:
+        """Its newest attempt came to its end, and did not do it."""
+        return self.ended is not None and not self.open and not self.done
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -239,7 +244,7 @@ def _decided(state: RunState, entry: Entry, body: Decided) -> None:
         case "resume":
             state.paused = ""
         case "hold":
-            state.stand = Stand("held", f"asked for by {said}", "", entry.time)
+            state.stand = Stand("held", f"asked for by {said}", f"`failback run retry {state.run}` goes on", entry.time)
         case "retry":
             if state.stand is not None:
                 state.accepted.add(state.stand.state)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.plans.model import Group, Plan
-from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, touched
+from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, given_up, touched, way_back
 from pipeline.runs.entries import Entry
 from pipeline.runs.fold import Effect, RunState, open_question
 from pipeline.runs.line import UNDONE_BY, ordered
@@ -108,20 +108,50 @@ def undo(state: RunState, plan: Plan, written: Written = NOTHING) -> str:
     if not touched(state):
         return "going back now costs nothing: the takeover side was not touched"
     if state.outcome == "rolled back":
-        return "it went back: the takeover side runs again"
-    opened = [(g, t) for g in plan.groups if g.name not in state.back and (t := gate_opened(state, g)) is not None]
+        down = _down(state, plan)
+        return (
+            f"it went back, but {', '.join(down)}: look there" if down else "it went back: the takeover side runs again"
+        )
     done = [g.name for g in plan.groups if any(state.began(f"commit/{m}") for m in g.machines)]
-    if done:
-        return f"there is no way back for {', '.join(done)}: home for good"
-    if state.back and all(g.name in state.back for g in plan.groups if any(begun(state, m) for m in g.machines)):
+    parts = [_kept(state, plan, done)] if done else []
+    rest = [g for g in plan.groups if g.name not in done and any(begun(state, m) for m in g.machines)]
+    if rest and state.outcome is None:
+        parts.append(_others(state, plan, rest, written))
+    return "; ".join(parts)
+
+
+def _kept(state: RunState, plan: Plan, done: list[str]) -> str:
+    """Groups whose commit has begun."""
+    going = [m for g in plan.groups if g.name in done for m in g.machines if m not in state.stay]
+    left = [m for m in going if not state.done(f"commit/{m}")]
+    more = f", but {', '.join(left)}: the commit goes on (`failback run conduct {state.run}`)" if left else ""
+    return f"there is no way back for {', '.join(done)}: home for good{more}"
+
+
+def _others(state: RunState, plan: Plan, groups: list[Group], written: Written) -> str:
+    """Groups that were touched, and are not home for good."""
+    forth = [g for g in groups if g.name not in state.back]
+    if not forth:
         return "it is going back: the takeover side runs again once home is proved off"
-    if opened:
+    if opened := [(g, t) for g in forth if (t := gate_opened(state, g)) is not None]:
         group, time = min(opened, key=lambda entry: entry[1])
         return (
             f"going back now gives up what was written at home in {group.name} since {time:%H:%M} UTC"
-            f"{_amount(state, written)} (`failback run rollback {state.run} --discard`)"
+            f"{_amount(state, written)} ({way_back(state, plan, group.name)})"
         )
-    return f"going back now costs nothing but the time to start the takeover side (`failback run rollback {state.run}`)"
+    how = " and ".join(way_back(state, plan, group.name) for group in forth)
+    if gone := given_up(state, [m for g in forth for m in g.machines]):
+        return (
+            f"going back now may leave {', '.join(gone)} running nowhere: given up at the takeover site by "
+            f"{state.vouched[gone[0]]} ({how})"
+        )
+    return f"going back now costs nothing but the time to start the takeover side ({how})"
+
+
+def _down(state: RunState, plan: Plan) -> list[str]:
+    """Machines that went back and do not run at the takeover site, as far as this run knows."""
+    ends = [(m, state.effect(f"restart/{m}").result) for group in plan.groups for m in group.machines]
+    return [str(result.get("elsewhere") or f"{m} does not run") for m, result in ends if result.get("running") is False]
 
 
 def _amount(state: RunState, written: Written) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from manifests.envelope import Kind
 from manifests.manifest import decode_record, encode_record
 from manifests.names import run_prefix
-from pipeline.errors import FormatError, NotFound
+from pipeline.errors import CorruptObject, FormatError, NotFound
 from pipeline.progress import Counters
 from pipeline.repository import Repository
 from pipeline.runs.fold import RunState
@@ -50,6 +50,19 @@ def status_of(repository: Repository, state: RunState) -> Status | None:
     if not state.conductor:
         return None
     return _read(repository, status_key(state.run, state.conductor))
+
+
+def check_whole(repository: Repository, state: RunState) -> None:
+    """Raises CorruptObject for a journal that ends before what one of its conductors had read: its end went away, or
+    this is a copy that lags behind. Called before anything is appended, which would hide it."""
+    for number in (state.conductor, state.conductor + 1):  # the entry that named the last one may be gone, too
+        status = _read(repository, status_key(state.run, number)) if number else None
+        known = status.said.get("entries") if status is not None else None
+        if isinstance(known, int) and known > state.number:
+            raise CorruptObject(
+                f"the journal of {state.run} ends with entry {state.number}, and conductor {number} had read {known}",
+                remedy="bring the others back from older versions or a copy of the bucket; nothing is done meanwhile",
+            )
 
 
 def looked_at(repository: Repository, run: str) -> Status | None:

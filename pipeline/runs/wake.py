@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from pipeline.errors import Cancelled, CorruptObject, FailbackError, RunRefused, Superseded
+from pipeline.errors import AccessDenied, Cancelled, FailbackError, FormatError, RunRefused, Superseded
 from pipeline.home.control import Controller
 from pipeline.home.site import Ground
 from pipeline.plans.model import Plan
 from pipeline.plans.stored import read
 from pipeline.repository import Repository
-from pipeline.runs.begin import run_names
+from pipeline.runs.begin import check_pinned, run_names
 from pipeline.runs.conductor import Conductor
 from pipeline.runs.crew import crew_of, source_of
 from pipeline.runs.decide import Ask, Hold, Look, Next, Over, Paused, Wait
@@ -34,6 +34,8 @@ LOOK_SECONDS = 15.0
 """Between two looks at the conditions of one run, and at whether another conductor is still at work."""
 FAILED_SECONDS = 30.0
 FAILED_LONGEST = 600.0
+UNREAD = (FormatError, AccessDenied)
+"""What keeps one journal from being read, whatever becomes of the others."""
 _NEVER = float("inf")
 
 Grounds = Callable[[Plan, Controller], Ground]
@@ -43,7 +45,8 @@ Tell = Callable[[str, str], None]
 
 @dataclass(slots=True)
 class _Watched:
-    """`due`: monotonic time; words of people that come after entry `seen` make it due at once."""
+    """`due`: monotonic time; words of people that come after entry `seen`, the last one that was looked at, make it
+    due at once."""
 
     journal: Journal
     due: float = 0.0
@@ -80,15 +83,19 @@ class Wakes:
             if watched.busy or self._stopped.is_set():
                 continue
             try:
-                new = watched.journal.read()
-            except CorruptObject as error:  # this run stands still until it is mended; the others do not
+                watched.journal.read()
+            except UNREAD as error:  # this run stands still until it is mended; the others do not
                 self._hindered(run, watched, error.message)
                 continue
+            # Also what was read before a look failed in the midst of it.
+            new = watched.journal.entries[watched.seen :]
+            watched.seen = watched.journal.newest
             if any(isinstance(entry.body, Finished) for entry in new):
                 self._drop(run)
                 continue
-            word = any(isinstance(entry.body, Decided) and entry.number > watched.seen for entry in new)
-            if word or watched.due <= now:
+            word = any(isinstance(entry.body, Decided) for entry in new)
+            watched.due = 0.0 if word else watched.due
+            if watched.due <= now:
                 watched.busy = True
                 found.append(run)
         return found
@@ -110,9 +117,7 @@ class Wakes:
             watched.failures += 1
             wait = min(FAILED_LONGEST, FAILED_SECONDS * 2.0 ** (watched.failures - 1))
             watched.due = time.monotonic() + wait
-            known = isinstance(error, FailbackError)
-            what = error.message if isinstance(error, FailbackError) else f"{type(error).__name__}: {error}"
-            self.tell(run, f"{what}{'' if known else ' (a bug in failback)'}; tried again in {wait:.0f} s")
+            self.tell(run, f"{_said(error)}; tried again in {wait:.0f} s")
         finally:
             watched.busy = False
 
@@ -142,10 +147,12 @@ class Wakes:
         if state.outcome is not None:
             self._drop(run)
             return
-        plan = read(self.repository, state.plan, state.version).plan
+        stored = read(self.repository, state.plan, state.version)
+        check_pinned(state, stored)
+        plan = stored.plan
         control = Controller(tell=lambda text: self.tell(run, text))
         ground = self.grounds(plan, control)
-        source = source_of(ground, plan, control)
+        source = source_of(ground, plan, control, run=run)
         try:
             crew = crew_of(ground, plan, source, control, tell=lambda effect, text: self.tell(run, f"{effect} {text}"))
             conductor = Conductor(replace(crew, pause=lambda seconds: self._pause(conductor, seconds)), run)
@@ -204,7 +211,7 @@ class Wakes:
                     continue
                 journal.read()
                 state = fold(run, journal.entries)
-            except CorruptObject as error:
+            except UNREAD as error:
                 self._hindered(run, self._broken.setdefault(run, _Watched(journal)), error.message)
                 continue
             if not journal.entries:
@@ -221,3 +228,10 @@ class Wakes:
     def _drop(self, run: str) -> None:
         self._watched.pop(run, None)
         self._over.add(run)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, FailbackError):
+        return error.message
+    bug = "" if isinstance(error, OSError) else " (a bug in failback)"  # such as a state folder without room
+    return f"{type(error).__name__}: {error}{bug}"

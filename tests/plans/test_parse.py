@@ -125,6 +125,14 @@ def test_what_is_no_plan_is_named_by_its_key(changed: dict[str, Any], message: s
             "",
         ),
         ({"mapping": {"machines": {"bd": {"cpus": 2}}}}, "mapping.machines: there is no 'bd'", "db, web-1"),
+        (
+            {
+                "machines": {"caf\u00e9": {"needs": ["db"]}, "cafe\u0301": {}, "db": {}},
+                "groups": [{"name": "shop", "waves": [["db"], ["caf\u00e9"]]}],
+            },
+            "machines: two are named 'caf\u00e9'",
+            "",
+        ),
     ],
 )
 def test_what_does_not_agree_is_refused(changed: dict[str, Any], message: str, remedy: str) -> None:
@@ -235,6 +243,12 @@ def test_text_that_is_no_document_is_refused(text: str, message: str) -> None:
 def test_aliases_that_unfold_without_end_are_refused() -> None:
     text = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
     with pytest.raises(UsageError, match="more than 100,000 values"):
+        read_yaml(text, where="shop.yaml")
+
+
+def test_merges_that_multiply_without_end_are_refused() -> None:
+    text = "a0: &a0 {x: 1, y: 2}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 99))
+    with pytest.raises(UsageError, match="merges more than 100,000 values"):
         read_yaml(text, where="shop.yaml")
 
 

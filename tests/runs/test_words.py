@@ -139,3 +139,16 @@ def test_who_vouches_for_home_is_written_down(town: Make) -> None:
     code, result = t.result("run", "start", t.plan)
     assert code == exitcodes.RUN_ASKS, result
     assert t.home() == 1
+
+
+def test_a_run_whose_journal_is_damaged_is_listed_with_the_others(town: Make) -> None:
+    t = town()
+    run = t.begin()
+    other = run[:-6] + "000000"
+    journal = t.root / "repository" / "runs" / run / "journal"
+    shutil.copytree(journal.parent, t.root / "repository" / "runs" / other)
+    code, result = t.result("run", "list")
+    assert code == exitcodes.DAMAGED
+    states = {shown["run"]: shown["state"] for shown in result["runs"]}
+    assert states[run] == "waits for its conditions"
+    assert "not to be read" in states[other]

@@ -83,6 +83,13 @@ def flag(
     wait: WaitOption = True, attend: AttendOption = False,
 ) -> Ending:  # fmt: skip
     """Set a flag that a condition of the plan waits for."""
+    from pipeline.runs.begin import find_run
+
+    _state, stored = find_run(invocation.open_repository(), run)
+    waited = [str(c.settings.get("flag")) for c in stored.plan.conditions if c.kind == "flag"]
+    if name not in waited:
+        known = f"only {', '.join(waited)}" if waited else "none"
+        invocation.warn(f"no condition of kind flag of {stored.label} waits for {name!r}: {known}")
     return _said(invocation, run, {"verb": "flag", "what": name, "reason": reason}, by, expect, conduct, wait, attend)
 
 
@@ -149,9 +156,9 @@ def split(
     from pipeline.runs.commands import crossing
     from pipeline.runs.line import ordered
 
-    _state, stored = find_run(invocation.open_repository(), run)
+    state, stored = find_run(invocation.open_repository(), run)
     group = next((g for g in ordered(stored.plan) if set(machine) <= set(g.machines)), None)
-    crossed = crossing(stored.plan, group.name, tuple(machine)) if group else []
+    crossed = crossing(stored.plan, group.name, (*machine, *state.stay)) if group else []
     if crossed and not across:
         raise UsageError(
             f"this would cross the sites: {'; '.join(crossed)}", remedy="say --across when that works, or roll back"

@@ -55,6 +55,11 @@ def reown(
         f"{machine} is the takeover side's again (epoch {made.number}, by {made.by}): {seen['seen']}",
         "unlock and start it there; a new run of a plan brings it home",
     )
+    if seen.get("place"):
+        invocation.output.say(
+            f"before that run, the old machine has to go: when nobody needs what it holds, `failback clean {machine} "
+            f"--to {seen['target']} --all --force` takes it away with its disks"
+        )
     return Ending(values={"machine": machine, "epoch": made.number, "side": made.side, "proof": made.proof})
 
 
@@ -77,4 +82,4 @@ def _seen(invocation: Invocation, repository: Repository, epoch: Epoch) -> dict[
             power = site.importer.observe(place.build).power
     except FailbackError as error:
         return {"target": "", "power": "unknown", "seen": error.message}
-    return {"target": target, "power": power, "seen": f"{target} says that it is {power}"}
+    return {"target": target, "power": power, "seen": f"{target} says that it is {power}", "place": True}

@@ -9,16 +9,22 @@ from pipeline.runs.ownership import Epoch, advance, current
 STOP_SECONDS = 120.0
 
 
+def check_free(epoch: Epoch) -> None:
+    """Raises RunRefused for a machine that is not the takeover side's: no run may move it from there."""
+    if epoch.side != "takeover":
+        raise RunRefused(
+            f"{epoch.machine} is {epoch.side}, by run {epoch.run}: it is not at the takeover site",
+            remedy=f"`failback run show {epoch.run}`; after another disaster, `failback run reown {epoch.machine}`",
+        )
+
+
 def claim(job: Job) -> Result:
     """From now on this run alone moves the machine."""
     before = current(job.repository, job.subject)
     if before.run == job.run and before.side == "moving":
         return _said(before)
-    if before.side != "takeover":
-        raise RunRefused(
-            f"{job.subject} is {before.side}, by run {before.run}: it is not at the takeover site",
-            remedy=f"`failback run show {before.run}`; after another disaster, `failback run reown {job.subject}`",
-        )
+    check_free(before)
+    job.confirm()
     return _said(advance(job.repository, before, "moving", run=job.run, proof={}))
 
 
@@ -87,6 +93,10 @@ def give_back(job: Job) -> Result:
         return _said(epoch)
     if epoch.side == "takeover":  # our claim never came to be, and with this link it cannot come late
         return _said(advance(job.repository, epoch, "takeover", run=job.run, proof={}))
+    claimed = job.state.effect(f"claim/{job.subject}")
+    if epoch.run != job.run and claimed.refused:
+        # Another run has it: our claim was refused, what would have been the link of a late one is written.
+        return {"elsewhere": f"{job.subject} is {epoch.side}, by run {epoch.run}, and was left alone"}
     epoch = job.epoch()
     proof = dict(job.state.effect(f"halt/{job.subject}").result)
     if epoch.side == "home-provisional" and not proof:
@@ -97,6 +107,8 @@ def give_back(job: Job) -> Result:
 
 def restart(job: Job) -> Result:
     """The takeover side runs again."""
+    if elsewhere := job.state.effect(f"return/{job.subject}").result.get("elsewhere"):
+        return {"running": False, "elsewhere": elsewhere}
     epoch = job.epoch()
     if epoch.side != "takeover":
         raise RunRefused(f"{job.subject} is {epoch.side}: the takeover side may not start", remedy="look who moved it")

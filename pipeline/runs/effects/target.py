@@ -25,6 +25,8 @@ from pipeline.home.site import Site
 from pipeline.home.stage import staged
 from pipeline.runs.decide import looked_since
 from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
+from pipeline.runs.effects.sides import check_free
+from pipeline.runs.ownership import current
 from pipeline.target import Build, Importer, Intent
 from pipeline.verify.checks import Check
 from pipeline.verify.hooks.console import FIRMWARE
@@ -42,6 +44,8 @@ DEFAULT_CHECK = "console"
 
 def preflight(job: Job) -> Result:
     """What can be known before anything moves, at both sides."""
+    if (epoch := current(job.repository, job.subject)).run != job.run:
+        check_free(epoch)
     gone = job.subject in job.state.vouched  # nothing is asked of a takeover side that was given up
     found = [] if gone else job.source.preflight(job.subject, job.settings)
     errors = [f for f in found if f.severity == "error"]
@@ -56,6 +60,8 @@ def preflight(job: Job) -> Result:
 
 def stage(job: Job) -> Result:
     """The disks equal the newest point, as it is now."""
+    if job.state.purpose == "rehearsal":  # not below a machine that comes home, or that is there
+        check_free(current(job.repository, job.subject))
     point = job.newest() or job.point()
     return _staged(job, point)
 
@@ -212,6 +218,8 @@ def _rehearsed(
     job: Job, machine: str, verdicts: dict[str, dict[str, Any]], ready: threading.Event, known: threading.Event
 ) -> None:
     point = job.point(machine)
+    if job.state.purpose == "rehearsal":
+        check_free(current(job.repository, machine))
 
     def look(importer: Importer, build: Build, fresh: bool) -> Results:
         subject = BuildSubject(
