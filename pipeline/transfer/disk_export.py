@@ -27,7 +27,7 @@ from pipeline.transfer.compaction import Again, Compaction
 from pipeline.transfer.damaged_packs import DamagedPacks
 from pipeline.transfer.export_request import DiskSource, ExportOptions
 from pipeline.transfer.forecast import forecast
-from pipeline.transfer.index_copy import copy_folder, head_of, open_copy
+from pipeline.transfer.index_copy import claimed, copy_folder, head_of, open_copy
 from pipeline.transfer.index_file import IndexFile, StaleCopy
 from pipeline.transfer.index_writer import FullIndex, IndexWriter, OverlayIndex
 from pipeline.transfer.known_chunks import KnownChunks
@@ -92,6 +92,8 @@ class DiskExport:
         self.tell = tell
         self.laps = laps
         self.folder = copy_folder(options.state, repository, machine, number)
+        self._held, self._ours = ExitStack(), False
+        """The claim to that folder. Without it there is one in `work`, which ends with this export."""
         self.parent_point = parent
         self.parent: Disk | None = None
         self.resized: Disk | None = None
@@ -125,16 +127,20 @@ class DiskExport:
 
     def run_until_copy_is_good(self, watch: Watch) -> tuple[Disk, DiskResult, Callable[[Manifest], None]]:
         """Run; when the local copy of the parent's index turns out damaged, make it anew and run again."""
+        self._ours = self._held.enter_context(claimed(self.folder))
+        if not self._ours:
+            self.folder = self.work / f"parent{self.number}"
         try:
             return self._run(watch)
         except StaleCopy:
-            self.close()
+            self._files.close()
             shutil.rmtree(self.folder, ignore_errors=True)
             return self._run(watch)
 
     def close(self) -> None:
         """When the point is committed and kept, or whatever else ended its export."""
         self._files.close()
+        self._held.close()
 
     def _run(self, watch: Watch) -> tuple[Disk, DiskResult, Callable[[Manifest], None]]:
         options, exporter = self.options, self.exporter
@@ -265,6 +271,8 @@ class DiskExport:
 
     def _keep(self, manifest: Manifest, disk: Disk, index: IndexWriter, copy: IndexFile, uses: PackUses | None) -> None:
         """After the commit: the local copy stands for the new point. Failing here costs only a new copy later."""
+        if not self._ours:
+            return
         try:
             index.keep()
             if copy.digest(size=disk.size, chunk_size=disk.chunk_size) == disk.digest:
