@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from pipeline.laps import shown
 from pipeline.plans.model import Group, Plan
 from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, given_up, touched, way_back
+from pipeline.runs.downtime import downtime
 from pipeline.runs.entries import Entry
 from pipeline.runs.fold import Effect, RunState, open_question
 from pipeline.runs.line import UNDONE_BY, ordered
-from pipeline.units import size
+from pipeline.units import duration, size
 
 Written = Mapping[str, int]
 """Bytes by machine, as far as targets tell."""
@@ -65,7 +67,7 @@ def machines(state: RunState, plan: Plan) -> list[str]:
             for machine in wave:
                 said = machine_line(state, machine, back=group.name in state.back)
                 found.append(f"    wave {number}  {machine:<{wide}}  {said}")
-        found += [f"    {line}" for line in _rehearsed(state, group)]
+        found += [f"    {line}" for line in [*_rehearsed(state, group), *_down_for(state, group)]]
     return found
 
 
@@ -182,6 +184,7 @@ def document(state: RunState, plan: Plan, coming: Next | None, written: Written 
                     {m: machine_line(state, m, back=group.name in state.back) for m in wave} for wave in group.waves
                 ],
                 "back": state.back.get(group.name),
+                "downtime": _downtime(state, group),
             }
             for group in ordered(plan)
         ],
@@ -232,6 +235,22 @@ def _rehearsed(state: RunState, group: Group) -> list[str]:
         passed = sum(check.get("status") == "passed" for check in checks)
         found.append(f"rehearsed {machine:<20} {passed} of {len(checks)} checks passed in {verdict.get('seconds')} s")
     return found
+
+
+def _down_for(state: RunState, group: Group) -> list[str]:
+    """How long it was down so far, and what most of that went to."""
+    found = downtime(state, group)
+    if found is None or not found.steps:
+        return []
+    most = dict(sorted(found.steps.items(), key=lambda step: -step[1])[:3])
+    return [f"down {duration(found.seconds)} from {found.since:%H:%M:%S} UTC: most for {shown(most)}"]
+
+
+def _downtime(state: RunState, group: Group) -> dict[str, Any] | None:
+    found = downtime(state, group)
+    if found is None:
+        return None
+    return {"since": found.since.isoformat(), "seconds": found.seconds, "steps": dict(found.steps)}
 
 
 def _group_note(state: RunState, group: Group) -> str:

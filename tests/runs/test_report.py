@@ -12,6 +12,7 @@ from pipeline.home.control import Controller
 from pipeline.home.site import Ground
 from pipeline.runs.commands import question
 from pipeline.runs.decide import Ask, Hold, Over
+from pipeline.runs.downtime import downtime
 from pipeline.runs.ownership import current
 from pipeline.runs.report import lines, undo
 from pipeline.runs.runbook import runbook
@@ -168,3 +169,42 @@ def test_an_answer_that_nobody_asked_for_is_told_what_is_asked(disaster: Make) -
     d.conduct()
     with pytest.raises(RunRefused, match="does not ask gate/shop, but commit/shop"):
         question(d.state(), d.plan, "gate/shop")
+
+
+def test_what_the_downtime_went_to_adds_up_and_ends_where_users_come_in(disaster: Make) -> None:
+    d = disaster(approvals={"cutover": True, "gate": False, "commit": True})
+    [group] = d.plan.groups
+    d.begin()
+    d.conduct()
+    assert downtime(d.state(), group) is None, "machines are exported and staged while they work"
+    d.tell("approve")
+    d.conduct()
+    state = d.state()
+    found = downtime(state, group)
+    assert found is not None
+    verbs = ("quiesce", "final", "stop", "prove", "lock", "set", "refresh", "own", "boot", "verify", "clock")
+    assert set(found.steps) == set(verbs)
+    ends = [e.ended for name, e in state.effects.items() if name.partition("/")[0] in verbs and e.ended]
+    assert found.since == min(e.since for n, e in state.effects.items() if n.startswith("quiesce/") and e.since)
+    assert found.seconds == pytest.approx((max(ends) - found.since).total_seconds(), abs=0.02)
+    assert {"moment", "read", "commit"} <= set(state.effect("final/db").result["steps"])
+    assert {"preflight", "stage"} <= set(state.effect("refresh/db").result["steps"])
+    assert {"build", "boot"} <= set(state.effect("boot/db").result["steps"])
+    assert state.effect("final/db").result["disks"][0]["mode"] == "changed blocks"
+    assert "  down " in "\n".join(lines(state, d.plan, None))
+    # What comes after is none.
+    d.tell("approve")
+    d.conduct()
+    assert d.state().outcome == "committed"
+    assert downtime(d.state(), group) == found
+
+
+def test_a_group_that_is_taken_back_has_no_downtime_that_is_over(disaster: Make) -> None:
+    d = disaster()
+    d.bad = {"web-1": "502"}
+    d.begin()
+    d.conduct()
+    d.tell("rollback", "shop")
+    d.conduct()
+    assert d.state().outcome == "rolled back"
+    assert downtime(d.state(), d.plan.groups[0]) is None

@@ -24,6 +24,7 @@ from pipeline.home.rehearse import rehearse as rehearse_one
 from pipeline.home.settle import drop, settled
 from pipeline.home.site import Site
 from pipeline.home.stage import staged
+from pipeline.laps import Laps
 from pipeline.plans.agree import traffic_findings
 from pipeline.runs.decide import looked_since
 from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
@@ -121,16 +122,19 @@ def boot(job: Job) -> Result:
     if epoch.side != "home-provisional":
         raise RunRefused(f"{job.subject} is {epoch.side}: it may not start at home", remedy="look who moved it")
     point = job.point()
-    wanted = job.wanted(point)
+    wanted, laps = job.wanted(point), Laps()
     with job.site() as site:
         job.confirm()
-        build = bring_home(site, point, wanted, boot=False).build
+        laps.lap("confirm")
+        build = bring_home(site, point, wanted, boot=False, laps=laps).build
         assert build is not None  # the target has machines: a crew is not made else
         job.confirm()
         job.check_off()
+        laps.lap("confirm")
         with site.held(f"run {job.run} starts {job.subject}"):
             switch_on(site, build, wanted)
-    return {"name": build.name, "point": point.manifest.label}
+    laps.lap("boot")
+    return {"name": build.name, "point": point.manifest.label, "steps": laps.steps}
 
 
 def verify(job: Job) -> Result:
@@ -209,12 +213,16 @@ def _ready(job: Job, site: Site, point: Point, wanted: Wanted) -> list[Finding]:
 
 
 def _staged(job: Job, point: Point) -> Result:
-    wanted = job.wanted(point)
+    wanted, laps = job.wanted(point), Laps()
     with job.site() as site:
         _ready(job, site, point, wanted)
+        laps.lap("preflight")
         hold(job.repository, point, holder=holder_of(site), reason=f"on disks at {site.target}, by run {job.run}")
         with site.held(f"run {job.run} stages {point.manifest.label}"):
-            found = staged(site, settled(site, point, reuse=False), point, wanted, instant=False)
+            place = settled(site, point, reuse=False)
+            laps.lap("find")
+            found = staged(site, place, point, wanted, instant=False)
+            laps.lap("stage", found.steps)
     written = sum(disk.counters.written for disk in found.disks)
     return {
         "point": point.manifest.label,
@@ -223,6 +231,7 @@ def _staged(job: Job, point: Point) -> Result:
         "place": str(site.marker),
         "written": written,
         "disks": [{"number": d.number, "mode": d.mode, "reason": d.reason, "proof": d.proof} for d in found.disks],
+        "steps": laps.steps,
     }
 
 
