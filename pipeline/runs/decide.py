@@ -114,7 +114,8 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
     if state.cancelled and not touched(state):
         return Finish("cancelled")
     if state.stand is not None:
-        return Hold(state.stand.state, state.stand.reason, state.stand.remedy, journaled=True)
+        remedy = state.stand.remedy or choices(state)
+        return Hold(state.stand.state, state.stand.reason, remedy, journaled=True)
     for item in line(state, plan, abilities):
         group = getattr(item, "group", "")
         if group and not suspect and (late := _late(state, plan, group, now)) is not None:
@@ -134,10 +135,10 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
                 if asked is not None and not (suspect and _by_time(asked)):
                     return asked
                 if suspect and not _begun_under(state, plan, what, group):
-                    return Hold("clock-suspect", suspect, _choices(state.run), journaled=False)
+                    return Hold("clock-suspect", suspect, choices(state), journaled=False)
             case Soak():
                 if suspect:
-                    return Hold("clock-suspect", suspect, _choices(state.run), journaled=False)
+                    return Hold("clock-suspect", suspect, choices(state), journaled=False)
                 if (soaking := _soaking(state, plan, group, now)) is not None:
                     return soaking
     if state.purpose == "rehearsal":
@@ -283,7 +284,7 @@ def _late(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None
     reason = f"{group} has been down since {min(begun):%H:%M:%S}, longer than {allowed:.0f} s"
     if plan.on_failure == "rollback" and not given_up(state, which.machines):
         return Turn(group, reason)
-    return Hold("late", reason, _choices(state.run), journaled=False)
+    return Hold("late", reason, choices(state), journaled=False)
 
 
 def given_up(state: RunState, machines: Iterable[str]) -> list[str]:
@@ -303,18 +304,18 @@ def _failed(state: RunState, plan: Plan, names: tuple[str, ...], group: str) -> 
     if group and itself and gate_opened(state, plan_group(plan, group)) is None:
         return Turn(group, f"{name}: {effect.error}")
     remedy = effect.remedy or "mend it"
-    choices = _choices(state.run, back=going_back) if touched(state) else _before(state.run)
+    ways = choices(state, back=going_back)
     if effect.reason == "source-lost":
         machine = name.split("/")[1]
-        choices += f"; if it is gone for good, `failback run override {state.run} {machine} --reason WHY` goes on with "
-        choices += _window(state, machine)
+        ways += f"; if it is gone for good, `failback run override {state.run} {machine} --reason WHY` goes on with "
+        ways += _window(state, machine)
     elif verb == "halt":
-        choices += f"; if you have seen that it is off at home, `failback run override --home {state.run} "
-        choices += f"{name.split('/')[1]} --reason WHY`"
+        ways += f"; if you have seen that it is off at home, `failback run override --home {state.run} "
+        ways += f"{name.split('/')[1]} --reason WHY`"
     elif verb in ("boot", "verify") and (others := _rest(state, plan, group, name.split("/")[1])):
-        choices += f", or `failback run split {state.run} {name.split('/')[1]}`: it stays at the takeover site, and "
-        choices += f"{', '.join(others)} come{'s' if len(others) == 1 else ''} home"
-    return Hold(effect.reason or "held", f"{name}: {effect.error}", f"{remedy}; then {choices}", journaled=False)
+        ways += f", or `failback run split {state.run} {name.split('/')[1]}`: it stays at the takeover site, and "
+        ways += f"{', '.join(others)} come{'s' if len(others) == 1 else ''} home"
+    return Hold(effect.reason or "held", f"{name}: {effect.error}", f"{remedy}; then {ways}", journaled=False)
 
 
 def _rest(state: RunState, plan: Plan, group: str, machine: str) -> list[str]:
@@ -334,13 +335,10 @@ def _window(state: RunState, machine: str) -> str:
     return f"{newest['point']}, taken {newest['taken']}: what was written since is lost"
 
 
-def _before(run: str) -> str:
-    """Nothing was touched yet."""
-    return f"`failback run retry {run}`, or `failback run cancel {run}`"
-
-
-def _choices(run: str, *, back: bool = False) -> str:
-    return f"`failback run retry {run}`" + ("" if back else f", or `failback run rollback {run}`")
+def choices(state: RunState, *, back: bool = False) -> str:
+    """What a person can do about a run that stands still, besides mending why. `back`: it goes back already."""
+    other = f", or `failback run {'rollback' if touched(state) else 'cancel'} {state.run}`"
+    return f"`failback run retry {state.run}`" + ("" if back and touched(state) else other)
 
 
 def _soaking(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
@@ -364,7 +362,7 @@ def _soaking(state: RunState, plan: Plan, group: str, now: datetime) -> Next | N
     red = [looks[number] for _ended, number in done[-RED:]]
     if len(red) == RED and not any(look.result.get("green") for look in red) and "not green" not in state.accepted:
         why = str(red[-1].result.get("why") or red[-1].error)
-        return Hold("not green", f"{group}: {why}", _choices(state.run), journaled=False)
+        return Hold("not green", f"{group}: {why}", choices(state), journaled=False)
     open_ended = [number for number, e in looks.items() if e.ended is None]
     due = newest + timedelta(seconds=rule.every)
     if open_ended or now >= due:

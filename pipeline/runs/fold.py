@@ -167,6 +167,11 @@ def open_question(state: RunState, what: str) -> bool:
     return answer is None or answer.binding != asked.binding or answer.time < asked.time
 
 
+def waits_for_person(state: RunState) -> bool:
+    """Nothing goes on before somebody says something."""
+    return bool(state.paused or state.stand or any(open_question(state, what) for what in state.questions))
+
+
 def fold(run: str, entries: Iterable[Entry]) -> RunState:
     """The state after `entries`. Raises CorruptObject when they do not begin as a run does."""
     state = RunState(run)
