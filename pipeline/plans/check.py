@@ -157,8 +157,15 @@ def _side(world: World, name: str) -> Iterator[Found]:
             "error",
             "ownership",
             f"it is {owner.side}, by run {owner.run}: it does not belong to the takeover side",
-            f"`failback run show {owner.run}` says where that run is, and how it goes on or back",
+            _way_back(owner.side, owner.run, name),
         )
+
+
+def _way_back(side: str, run: str, name: str) -> str:
+    """How a machine comes to belong to the takeover side again."""
+    if side == "home-committed":
+        return f"it came home for good; if it runs elsewhere again, `failback run reown {name} --reason WHY` says so"
+    return f"`failback run show {run}` says where that run is, and how it goes on or back"
 
 
 def _source(world: World, name: str, machine: MachinePlan) -> Generator[Found, None, SourceAbilities | None]:

@@ -195,5 +195,9 @@ def test_a_machine_that_is_home_already_is_named(scene: Scene) -> None:
     [error] = of(checked(scene), "error")
     assert error[:2] == ("db", "ownership")
     assert "it is moving, by run shop-1" in error[2]
-    advance(repository, moving, "takeover", run="shop-1", proof={"seen": "it is off"})
+    home = advance(repository, moving, "home-provisional", run="shop-1", proof={"seen": "it is off"})
+    home = advance(repository, home, "home-committed", run="shop-1", proof={})
+    [found] = [f.finding for f in checked(scene) if f.finding.severity == "error"]
+    assert "`failback run reown db --reason WHY`" in found.remedy
+    advance(repository, home, "takeover", run="", proof={"seen": "it is off"})
     assert of(checked(scene), "error") == []
