@@ -105,7 +105,7 @@ def test_the_doctor_writes_a_report(standin: Standin, tmp_path: Path, monkeypatc
     (tmp_path / "repository").mkdir()
     assert CliRunner().invoke(app, ["repository", "init", "--no-encryption"]).exit_code == 0
     arguments = ["doctor", "--to", "vmware", "--map", str(mapping), "--deep", str(report)]
-    mapping.write_text(yaml.safe_dump({"options": {"vmware": values | {"datastore": "slow"}}}))
+    mapping.write_text(yaml.safe_dump({"options": {"vmware": values | {"password": {"variable": "NOT_SET"}}}}))
     bad = CliRunner().invoke(app, arguments)
     assert (bad.exit_code, report.exists()) == (11, False)
     assert f"nothing was tried on vmware, and {report} was not written" in bad.output
