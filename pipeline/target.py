@@ -322,6 +322,18 @@ class Writing(Protocol):
         look, while it runs; None when it cannot be told."""
 
 
+@runtime_checkable
+class Borrowing(Protocol):
+    """What an importer may have beside its verbs: while it stages a place it borrows what is none of its own, such as
+    surviving disks that are plugged into a worker to be read. A command that dies leaves them so."""
+
+    def borrowed(self, marker: uuid.UUID) -> list[str]:
+        """In words, what is borrowed for the place now. To be asked while no command works on it."""
+
+    def give_back(self, marker: uuid.UUID) -> None:
+        """Nothing is borrowed for the place any more; it stays as it is. Twice is the same."""
+
+
 ROLES = ("place", "machine", "disk", "network", "snapshot", "worker")
 
 

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 from backends import BACKENDS, login, open_backend
+from hypothesis import HealthCheck, settings
 from servers import Server, run_minio, run_versitygw
 
 from pipeline.store.base import Store
+
+settings.register_profile("failback", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("failback")  # a machine that is busy is no fault of the code
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from importers.qemu.programs import qemu_img
 from importers.qemu.qmp import Qmp, QmpError
-from importers.qemu.takeover import OURS, Image, Takeover
+from importers.qemu.takeover import OURS, Image, Takeover, working_folder
 from manifests.manifest import Manifest
 from pipeline.errors import SourceBusy, SourceError
 from pipeline.exporters.base import Exporter
@@ -38,6 +38,8 @@ _GRANULARITY = 65536
 _SERVER = "nbd-server"
 """Key of the note that an NBD server which runs in this QEMU is ours."""
 _SOCKET = "failback-nbd.sock"
+_LONGEST = 107
+"""Bytes of the name of a Unix socket (unix(7))."""
 _COPY = f"{OURS}-copy-"
 """Copies of bitmaps: of one reading, not to be taken for change maps."""
 _CONNECTIONS = 4
@@ -113,8 +115,8 @@ def take(
 
 def serve(takeover: Takeover, qmp: Qmp, found: Sequence[tuple[dict[str, str], str]]) -> None:
     """Export the disks of that moment."""
+    path = _listening(takeover, qmp)
     takeover.note(_SERVER, "ours")
-    path = str((takeover.folder / _SOCKET).resolve())
     try:
         qmp.execute("nbd-server-start", addr={"type": "unix", "data": {"path": path}}, max_connections=0)
     except QmpError as error:
@@ -141,7 +143,6 @@ def opened(takeover: Takeover, found: Sequence[tuple[dict[str, str], str]]) -> I
     directory = os.open(takeover.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for place, (copies, begins) in enumerate(found):
-            # The name of a Unix socket has 108 bytes at most (unix(7)).
             address = Address(f"disk{place}", path=f"/proc/self/fd/{directory}/{_SOCKET}")
             name = f"disk {place} of {takeover.machine}"
 
@@ -205,6 +206,18 @@ def room(takeover: Takeover) -> int:
     """Bytes that overlays may have."""
     status = os.statvfs(takeover.folder)
     return status.f_bavail * status.f_frsize
+
+
+def _listening(takeover: Takeover, qmp: Qmp) -> str:
+    """The path by which QEMU makes the socket: as it stands in the folder that QEMU works in, where that is shorter."""
+    path = str((takeover.folder / _SOCKET).resolve())
+    path = min(path, os.path.relpath(path, working_folder(qmp.process)), key=len)
+    if len(os.fsencode(path)) > _LONGEST:
+        raise SourceError(
+            f"{takeover.machine}: the path of {takeover.folder} is too long for a socket in it that QEMU makes",
+            remedy="start QEMU in that folder, or give the machine a folder with a shorter path",
+        )
+    return path
 
 
 def _known(image: Image, manifest: Manifest | None, number: int) -> list[str]:

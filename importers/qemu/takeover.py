@@ -152,7 +152,7 @@ class Takeover:
     def seen(self, qmp: Qmp) -> Run:
         """The same; nothing is noted."""
         number = qmp.process
-        folder = _folder(number)
+        folder = working_folder(number)
         before = self.noted
         if before is not None and before.process == number and before.alive and _read_by_us(qmp):
             return before  # the job's filter stands where the disks are
@@ -182,7 +182,8 @@ def _arguments(number: int) -> tuple[str, ...]:
     return tuple(os.fsdecode(word) for word in words)
 
 
-def _folder(number: int) -> str:
+def working_folder(number: int) -> str:
+    """Of that process."""
     try:
         return os.readlink(f"/proc/{number}/cwd")  # noqa: PTH115 - not followed further
     except OSError:

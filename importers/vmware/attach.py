@@ -2,7 +2,9 @@
 
 They stay the machine's: its own configuration is not touched, and while the worker has them vSphere's locks keep the
 machine from being switched on. The worker gets them as independent disks, so that no snapshot of the worker comes
-between. Unplugging never deletes.
+between; those that it shall only read as nonpersistent ones: a write of the worker would go to a redo log of its own,
+which is gone when the disk is unplugged (vSphere API, VirtualDiskMode; which locks that takes is unverified on ESXi).
+Unplugging never deletes.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 from pyVmomi import vim
 
 from importers.vmware.connection import Connection
-from importers.vmware.vm import Vm, look, reconfigure
+from importers.vmware.vm import VirtualDisk, Vm, look, reconfigure
 from pipeline.errors import TargetBusy, TargetMismatch
 from pipeline.target import Control
 
@@ -21,26 +23,32 @@ UNITS = tuple(unit for unit in range(16) if unit != 7)
 """Of a SCSI controller; 7 is itself."""
 CONTROLLERS = 4
 PLUGGED = "independent_persistent"
-"""Mode of what is plugged in; the worker's own disk has another."""
+READ_ONLY = "independent_nonpersistent"
+MODES = (PLUGGED, READ_ONLY)
+"""Of what is plugged in; the worker's own disk has another."""
 _FIRST_CONTROLLER, _FIRST_DISK = -101, -201
 
 
-def attach(connection: Connection, worker: Vm, control: Control, files: Sequence[str]) -> None:
-    """In one change. Those that it has stay. Raises TargetBusy when it is full or another machine uses one."""
+def attach(
+    connection: Connection, worker: Vm, control: Control, files: Sequence[str], seeds: Sequence[str] = ()
+) -> None:
+    """In one change; `seeds` only to be read. Those that it has stay. Raises TargetBusy when it is full or another
+    machine uses one."""
     there = {disk.file for disk in worker.disks}
-    missing = [file for file in dict.fromkeys(files) if file not in there]
+    wanted = dict.fromkeys(seeds, READ_ONLY) | dict.fromkeys(files, PLUGGED)
+    missing = [file for file in wanted if file not in there]
     if not missing:
         return
     changes: list[Any] = []
     places = _places(worker, len(missing), changes)
     device = vim.vm.device
     for number, (file, (controller, unit)) in enumerate(zip(missing, places, strict=True)):
-        backing = device.VirtualDisk.FlatVer2BackingInfo(fileName=file, diskMode=PLUGGED)
+        backing = device.VirtualDisk.FlatVer2BackingInfo(fileName=file, diskMode=wanted[file])
         disk = device.VirtualDisk(key=_FIRST_DISK - number, controllerKey=controller, unitNumber=unit, backing=backing)
         changes.append(device.VirtualDeviceSpec(operation="add", device=disk))
     spec = vim.vm.ConfigSpec(deviceChange=changes)
     about = f"cannot plug disks into the worker {worker.name}"
-    reconfigure(connection, worker.object, control, spec, about, lambda now: set(files) <= _files(now))
+    reconfigure(connection, worker.object, control, spec, about, lambda now: wanted.keys() <= _files(now))
 
 
 def detach(connection: Connection, worker: Any, control: Control, files: Collection[str]) -> None:
@@ -57,12 +65,13 @@ def detach(connection: Connection, worker: Any, control: Control, files: Collect
     reconfigure(connection, worker, control, spec, about, lambda then: not set(files) & _files(then))
 
 
-def uuid_of(connection: Connection, worker: Any, file: str) -> str:
-    """The number by which the worker's system knows the disk. Raises TargetMismatch when it is not plugged in."""
+def plugged(connection: Connection, worker: Any, file: str) -> VirtualDisk:
+    """The disk as the worker has it; its UUID is the number by which the worker's system knows it. Raises
+    TargetMismatch when it is not plugged in."""
     now = look(connection, worker)
     for disk in now.disks if now else ():
         if disk.file == file and disk.uuid:
-            return disk.uuid
+            return disk
     raise TargetMismatch(
         f"{file} is not plugged into the worker", remedy="somebody unplugged it: run the same command again"
     )

@@ -12,8 +12,8 @@ from importers.vmware.connection import Connection
 from importers.vmware.files import split_path
 from importers.vmware.find import BUILT, NETWORKS, networks_text
 from importers.vmware.inventory import Site
-from importers.vmware.isolated import isolated_network
-from importers.vmware.networks import all_networks, backing_of, find_network
+from importers.vmware.isolated import alone
+from importers.vmware.networks import backing_of, find_network
 from importers.vmware.observe import serial_of
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import choose
@@ -70,28 +70,16 @@ def _plugs(
     networks: Sequence[Network],
     control: Control,
 ) -> list[tuple[Any, bool]]:
-    """One for each adapter: what it is in, and whether its cable is plugged in. vSphere makes no adapter that is in no
-    network: where there is no isolated one it is in any other with its cable pulled."""
+    """One for each adapter: what it is in, and whether its cable is plugged in."""
     plugs: list[tuple[Any, bool]] = []
-    alone: tuple[Any, bool] | None = None
+    apart: tuple[Any, bool] | None = None
     for network in networks:
         if network.name is not None:
             plugs.append((backing_of(connection, find_network(connection, site, network.name)), True))
             continue
-        alone = alone or _alone(connection, site, options, vm, control)
-        plugs.append(alone)
+        apart = apart or alone(connection, site, options, vm, control)
+        plugs.append(apart)
     return plugs
-
-
-def _alone(connection: Connection, site: Site, options: VmwareOptions, vm: Vm, control: Control) -> tuple[Any, bool]:
-    """What an isolated adapter is in, and whether its cable is plugged in."""
-    apart = isolated_network(connection, site, options, vm, control)
-    anywhere = apart or next(iter(all_networks(connection, site)), None)
-    if anywhere is None:
-        raise TargetError(
-            f"{site.compute.name} has no network for the adapters of {vm.name}", remedy="make a port group there"
-        )
-    return backing_of(connection, anywhere), apart is not None
 
 
 def _serial(connection: Connection, options: VmwareOptions, vm: Vm, purpose: Purpose) -> list[Any]:

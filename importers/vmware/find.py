@@ -24,6 +24,9 @@ STAGING = "staging"
 """Mark, while a worker writes: what is being written, as JSON (importers.vmware.patch)."""
 EMPTY = "empty"
 """Value of STAGING: nothing was ever written to the disks."""
+SEEDS = "seeds"
+"""Mark, while a worker writes: surviving disks that may be plugged into it to be read, as JSON
+(importers.vmware.seeds)."""
 AGENT = "agent"
 """Mark of a worker: the agent that was told to run on it."""
 NAME = "name"
@@ -55,8 +58,9 @@ class Found:
 
     @property
     def kept(self) -> bool:
-        """What the machine wrote is on the staged disks, or on the way there."""
-        return self.vm is not None and KEPT in self.vm.marks
+        """What the machine wrote is on the staged disks, or on the way there; also when somebody else removed the
+        snapshot that was its layer."""
+        return self.vm is not None and (KEPT in self.vm.marks or (self.layer is None and BOOTED in self.vm.marks))
 
     @property
     def build(self) -> Build | None:
@@ -66,8 +70,9 @@ class Found:
         booted = BOOTED in vm.marks or vm.runs
         if self.layer is None:
             return Build(self.marker, "production", vm.name, _networks(vm), True, {"machine": vm.id})
-        ref = {"machine": vm.id}
-        return Build(self.marker, self.layer.purpose, self.layer.name, self.layer.networks, booted, ref)
+        # The marks know where it was moved since; a machine that is only half built has none.
+        networks = _networks(vm) if NETWORKS in vm.marks else self.layer.networks
+        return Build(self.marker, self.layer.purpose, self.layer.name, networks, booted, {"machine": vm.id})
 
     def place(self) -> Place | None:
         """As the protocol has it."""
@@ -83,7 +88,7 @@ class Found:
         elif vm.marks.get(STAGING) == EMPTY:
             state = "prepared"
         name = vm.marks.get(MACHINE, "")
-        return Place(self.marker, name, state, self.stage, self.build, ref={"machine": vm.id})
+        return Place(self.marker, name, state, self.stage, self.build, ref={"machine": vm.id, "name": vm.name})
 
 
 def networks_text(networks: Sequence[Network]) -> str:
@@ -112,7 +117,7 @@ def find(connection: Connection, marker: uuid.UUID, journal: Journal) -> Found:
     noted = guard.machine_of(journal)
     whole.sort(
         key=lambda vm: (
-            layer_of(vm, marker) is not None or KEPT in vm.marks,
+            layer_of(vm, marker) is not None or KEPT in vm.marks or BOOTED in vm.marks,
             int(vm.marks.get(SEQUENCE, 0)),
             vm.id == noted,
         )

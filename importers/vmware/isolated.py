@@ -15,7 +15,7 @@ from pyVmomi import vim, vmodl
 from importers.vmware.connection import Connection
 from importers.vmware.faults import CUT, REFUSED, explain
 from importers.vmware.inventory import Site
-from importers.vmware.networks import PortGroup, all_networks, find_network
+from importers.vmware.networks import PortGroup, all_networks, backing_of, find_network
 from importers.vmware.options import VmwareOptions
 from importers.vmware.properties import values_of
 from importers.vmware.vm import Vm
@@ -57,6 +57,18 @@ def isolated_network(
         f"the network {NAME} that was made for {vm.name} does not appear; the cables of its adapters are pulled"
     )
     return None
+
+
+def alone(connection: Connection, site: Site, options: VmwareOptions, vm: Vm, control: Control) -> tuple[Any, bool]:
+    """What an isolated adapter is plugged into, and whether its cable is. vSphere has no adapter that is in no network:
+    where there is no isolated one it is in any other with its cable pulled."""
+    apart = isolated_network(connection, site, options, vm, control)
+    anywhere = apart or next(iter(all_networks(connection, site)), None)
+    if anywhere is None:
+        raise TargetError(
+            f"{site.compute.name} has no network for the adapters of {vm.name}", remedy="make a port group there"
+        )
+    return backing_of(connection, anywhere), apart is not None
 
 
 def _without_uplink(connection: Connection, site: Site, network: PortGroup) -> PortGroup:

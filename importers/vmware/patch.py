@@ -3,7 +3,8 @@
 What is to be written is noted on the machine before the first order: the point, a word of this attempt, and what is
 known of the disks. So every later run gives the agent the very same orders, which it knows again, whoever died
 meanwhile. The guard holds on while the worker writes, for plugging disks into it changes nothing of the machine's own;
-when it is broken the disks are read again, and what the agent knew of them does not count.
+when it is broken the disks are read again, and what the agent knew of them does not count. Surviving disks that the
+user named as seeds are noted, too, and lent to the worker for as long as it writes.
 """
 
 from __future__ import annotations
@@ -12,19 +13,23 @@ import json
 import secrets
 import threading
 import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from importers.vmware import guard
-from importers.vmware.attach import attach, detach, uuid_of
+from importers.vmware.attach import attach, detach, plugged
 from importers.vmware.bulk import take_away
 from importers.vmware.connection import Connection
-from importers.vmware.find import EMPTY, MACHINE, NAME, SEQUENCE, SLOTS, STAGING, Found, find, marker_of_slot
+from importers.vmware.find import EMPTY, MACHINE, NAME, SEEDS, SEQUENCE, SLOTS, STAGING, Found, find, marker_of_slot
 from importers.vmware.hardware import rounded
 from importers.vmware.inventory import Site, find_site
 from importers.vmware.machines import find_machine
 from importers.vmware.options import VmwareOptions
 from importers.vmware.plan import plan_machine
+from importers.vmware.seeds import Seed, check_free, find_seeds, fitting, lent_by, names_of, text_of
 from importers.vmware.spec import meanwhile
 from importers.vmware.staging import differs, rename, staged, unchanged
 from importers.vmware.tasks import wait
@@ -35,12 +40,13 @@ from manifests.manifest import Disk
 from pipeline.agent.orders import DiskName, Receive
 from pipeline.agent.remote import Outcome, order_id, point_disk, vouched
 from pipeline.catalogue import Point, load
-from pipeline.errors import CatalogueError, FormatError, TargetMismatch, TargetUnavailable
+from pipeline.errors import Cancelled, CatalogueError, FailbackError, FormatError, TargetMismatch, TargetUnavailable
 from pipeline.laps import Laps
 from pipeline.place import DiskRestored, Stage
 from pipeline.progress import Counters
 from pipeline.target import Context
 from pipeline.transfer.index_reader import IndexReader, differences
+from pipeline.units import size
 from pipeline.wanted import Wanted
 
 SEEN_SECONDS = 60.0
@@ -83,12 +89,24 @@ def stage_by_worker(
     reason = differs(connection, context, found, point)
     if not reason and found.stage is not None:
         return unchanged(connection, context, options, found, point, wanted)
-    vm, old, done = _written(connection, context, options, site, found, point, wanted, laps)
+    seeds: list[Seed] = []
+    if context.seeds:
+        worker = find_worker(connection, context, options, site)
+        ours = [vm.instance for vm in (found.vm, *found.rest) if vm is not None]
+        seeds = find_seeds(connection, site, context.seeds, control, worker=worker, ours=ours)
+        laps.lap("seeds")
+    vm, old, done = _written(connection, context, options, site, found, point, wanted, seeds, laps)
     put_marks(
         connection,
         vm.object,
         control,
-        {SEQUENCE: str(point.manifest.sequence), MACHINE: point.manifest.machine.name, NAME: wanted.name, STAGING: ""},
+        {
+            SEQUENCE: str(point.manifest.sequence),
+            MACHINE: point.manifest.machine.name,
+            NAME: wanted.name,
+            STAGING: "",
+            SEEDS: "",
+        },
     )
     now = _now(connection, vm.object)
     guard.note(connection, now, journal)
@@ -106,28 +124,42 @@ def _written(
     found: Found,
     point: Point,
     wanted: Wanted,
+    seeds: Sequence[Seed],
     laps: Laps,
 ) -> tuple[Vm, Vm | None, list[DiskRestored]]:
     """(the machine whose disks hold the point, an earlier one that goes now, what was done). A worker that goes off
     meanwhile is started anew, and goes on."""
     control = context.control
+    read = [seed.file for seed in seeds]
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with ready_worker(connection, context, options, site) as worker:
                 laps.lap("worker")
                 vm, old = _machine(connection, context, options, found, point, wanted)
-                held = _begun(connection, context, found, vm, point)
                 files = [disk.file for disk in vm.disks]
-                laps.lap("mark")
                 with worker.turn():
-                    attach(connection, _now(connection, worker.machine), control, files)
+                    lent = lent_by((vm, found.vm))
+                    if stale := lent - set(read):
+                        detach(connection, worker.machine, control, stale)
+                    if seeds:
+                        check_free(_now(connection, worker.machine), seeds, lent)
+                    held = _begun(connection, context, worker, found, vm, point, seeds)
+                    laps.lap("mark")
+                    attach(connection, _now(connection, worker.machine), control, files, read)
                 laps.lap("attach")
-                done = [
-                    _received(connection, context, worker, found, vm, disk, number, point, held, laps)
-                    for number, disk in enumerate(sorted(point.manifest.disks, key=lambda disk: disk.number))
-                ]
+                try:
+                    names = names_of(connection, worker.machine, seeds)
+                    done = [
+                        _received(connection, context, worker, found, vm, disk, number, point, held, names, laps)
+                        for number, disk in enumerate(sorted(point.manifest.disks, key=lambda disk: disk.number))
+                    ]
+                except FailbackError as error:
+                    if seeds and not isinstance(error, Cancelled):  # cancelled: the agent goes on
+                        with suppress(FailbackError), worker.turn():
+                            detach(connection, worker.machine, control, read)
+                    raise
                 with worker.turn():
-                    detach(connection, worker.machine, control, files)
+                    detach(connection, worker.machine, control, [*files, *read])
                 laps.lap("detach")
             return vm, old, done
         except WorkerOff as error:
@@ -193,11 +225,22 @@ def _clear(connection: Connection, context: Context, options: VmwareOptions, sit
 
 
 def release(connection: Connection, context: Context, machine: Any, vm: Vm) -> None:
-    """The worker has none of the machine's disks any more."""
+    """The worker has none of the machine's disks any more, and none that were lent for it."""
     if machine is not None:
-        detach(
-            connection, machine, context.control, [disk.base for disk in vm.disks] + [disk.file for disk in vm.disks]
-        )
+        files = {file for disk in vm.disks for file in (disk.base, disk.file)}
+        detach(connection, machine, context.control, files | lent_by([vm]))
+
+
+def give_back(connection: Connection, context: Context, machine: Any, place: uuid.UUID, vm: Vm) -> None:
+    """The worker has no disk any more that was lent for the machine to be written; its own stay where they are."""
+    if machine is not None:
+        detach(connection, machine, context.control, lent_by([vm]))
+    journal = context.journal(place)
+    token = guard.token_of(journal)
+    whole = not guard.broken(connection, vm, journal, token)
+    put_marks(connection, vm.object, context.control, {SEEDS: ""})
+    if whole:
+        guard.note(connection, _now(connection, vm.object), journal, token)
 
 
 def _machine(
@@ -241,14 +284,27 @@ def _create(
     return vm
 
 
-def _begun(connection: Connection, context: Context, found: Found, vm: Vm, point: Point) -> Attempt:
-    """The attempt that is noted on the machine: an earlier one of the same point, if nobody interfered since."""
+def _begun(
+    connection: Connection,
+    context: Context,
+    worker: Worker,
+    found: Found,
+    vm: Vm,
+    point: Point,
+    seeds: Sequence[Seed],
+) -> Attempt:
+    """The attempt that is noted on the machine: an earlier one of the same point and with the same seeds, if nobody
+    interfered since."""
     journal = context.journal(found.marker)
     reason = guard.broken(connection, vm, journal, guard.token_of(journal))
     earlier = Attempt.of(vm.marks.get(STAGING, ""))
     sequence = point.manifest.sequence
-    if not reason and earlier is not None and earlier.sequence == sequence:
-        return earlier
+    if earlier is not None:
+        same = earlier.sequence == sequence and vm.marks.get(SEEDS, "") == text_of(seeds)
+        if same and not reason:
+            return earlier
+        for disk in point.manifest.disks:  # what was ordered then may still go on
+            worker.remote.abandon(_order(found, earlier, disk))
     if reason:
         held = NOTHING
         context.control.tell(f"the disks are read again: {reason}")
@@ -257,7 +313,12 @@ def _begun(connection: Connection, context: Context, found: Found, vm: Vm, point
     else:
         held = int(vm.marks.get(SEQUENCE, 0))
     attempt = Attempt(sequence, secrets.token_hex(8), held)
-    put_marks(connection, vm.object, context.control, {STAGING: attempt.text(), SEQUENCE: "", DISKS: disks_text(vm)})
+    put_marks(
+        connection,
+        vm.object,
+        context.control,
+        {STAGING: attempt.text(), SEQUENCE: "", DISKS: disks_text(vm), SEEDS: text_of(seeds)},
+    )
     guard.note(connection, _now(connection, vm.object), journal)
     return attempt
 
@@ -272,19 +333,20 @@ def _received(
     number: int,
     point: Point,
     attempt: Attempt,
+    seeds: Sequence[DiskName],
     laps: Laps,
 ) -> DiskRestored:
     file = vm.disks[number].file
-    name = DiskName(serial=uuid_of(connection, worker.machine, file), size=vm.disks[number].size)
+    name = DiskName(serial=plugged(connection, worker.machine, file).uuid, size=vm.disks[number].size)
     params = Receive(
         disk=name,
         point=point_disk(point, disk.number),
         held=_held(context, point, disk, attempt),
         fresh=attempt.word if attempt.held == NOTHING else "",
+        seeds=fitting(seeds, disk),
     )
     began = time.monotonic()
-    order = order_id("vmware", found.marker, attempt.sequence, attempt.word, disk.number)
-    outcome = _given(context, worker, order, params)
+    outcome = _given(context, worker, _order(found, attempt, disk), params)
     laps.lap("order", outcome.steps)
     report = outcome.report
     result = report.result
@@ -297,6 +359,8 @@ def _received(
         written=int(result.get("written", 0)),
         deduplicated=int(result.get("seeded", 0)),
     )
+    if params.seeds:
+        context.control.tell(f"disk {disk.number}: the seeds had {size(counters.deduplicated)} of it")
     return DiskRestored(
         disk.number,
         f"disk {disk.number}",
@@ -307,6 +371,10 @@ def _received(
         counters,
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+def _order(found: Found, attempt: Attempt, disk: Disk) -> str:
+    return order_id("vmware", found.marker, attempt.sequence, attempt.word, disk.number)
 
 
 def _given(context: Context, worker: Worker, order: str, params: Receive) -> Outcome:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pyVmomi import vim
 
-from importers.vmware import guard, layer, observe, power, preflight
+from importers.vmware import guard, layer, observe, power, preflight, rewire, written
 from importers.vmware.attributes import set_attributes
 from importers.vmware.build import build_spec
 from importers.vmware.bulk import take_away
@@ -24,8 +24,10 @@ from importers.vmware.connection import Connection
 from importers.vmware.find import BOOTED, BUILT, KEPT, MACHINE, NAME, Found, find
 from importers.vmware.inventory import find_folder, find_site, path_of, site_of
 from importers.vmware.machines import machine_called
+from importers.vmware.networks import all_networks
 from importers.vmware.options import VmwareOptions, connection_differs, parse_options
-from importers.vmware.patch import forecast_worker, prepare_machine, release, stage_by_worker
+from importers.vmware.patch import forecast_worker, give_back, prepare_machine, release, stage_by_worker
+from importers.vmware.seeds import check_possible, lent_by, seed_findings
 from importers.vmware.staging import forecast_bulk, stage_bulk, tidy
 from importers.vmware.trial import Trial
 from importers.vmware.vm import Vm, check_own, destroy, look, put_marks, reconfigure
@@ -92,7 +94,26 @@ class VmwareImporter:
             message = f"{changed[0]} cannot be another one for one machine"
             return [Finding("error", "options", message, "say it once, in the mapping's `options` for all machines")]
         ours = self._earlier(point, wanted, options)
-        return preflight.machine(self._connection, options, point.manifest, wanted, intent, ours)
+        found = preflight.machine(self._connection, options, point.manifest, wanted, intent, ours)
+        return [*found, *self._seeds(options, ours)]
+
+    def _seeds(self, options: VmwareOptions, ours: uuid.UUID | None) -> Iterator[Finding]:
+        connection, context = self._connection, self._context
+        if not context.seeds:
+            return
+        try:
+            site = find_site(connection, options)
+        except TargetError:
+            return  # said already
+        yield from seed_findings(
+            connection,
+            site,
+            options,
+            context.seeds,
+            context.control,
+            worker=lambda: find_worker(connection, context, options, site),
+            ours=[str(ours)] if ours else [],
+        )
 
     def _earlier(self, point: Point, wanted: Wanted, options: VmwareOptions) -> uuid.UUID | None:
         """Instance UUID of a machine of ours that has the name already; what its name and adapters take is no
@@ -139,6 +160,7 @@ class VmwareImporter:
         if found.vm is not None:
             check_own(found.vm)
         options = _options(wanted)
+        check_possible(options, self._context.seeds)
         if options.worker.wanted:
             return stage_by_worker(self._connection, self._context, options, found, point, wanted)
         return stage_bulk(self._connection, self._context, options, found, point, wanted)
@@ -159,6 +181,8 @@ class VmwareImporter:
         journal = self._context.journal(marker)
         if layer.layer_of(vm, marker) is not None:
             return self._below(vm, marker, stage)
+        if BOOTED in vm.marks:
+            return "somebody removed the snapshot: what the machine wrote was merged into the disks"
         return guard.broken(self._connection, vm, journal, stage.guard)
 
     def _below(self, vm: Vm, marker: uuid.UUID, stage: Stage) -> str:
@@ -286,6 +310,29 @@ class VmwareImporter:
                 worker = find_worker(self._connection, self._context, options, site)
                 release(self._connection, self._context, worker, vm)
 
+    def borrowed(self, marker: uuid.UUID) -> list[str]:
+        return [
+            f"{disk.file} (plugged into {worker.name})"
+            for vm, worker in self._lent(marker)
+            for disk in worker.disks
+            if disk.file in lent_by([vm])
+        ]
+
+    def give_back(self, marker: uuid.UUID) -> None:
+        for vm, worker in self._lent(marker):
+            give_back(self._connection, self._context, worker.object, marker, vm)
+
+    def _lent(self, marker: uuid.UUID) -> Iterator[tuple[Vm, Vm]]:
+        """Machines of the place with the worker that has disks lent for them."""
+        found, options = self._find(marker), parse_options(self._context.options)
+        for vm in (found.vm, *found.rest):
+            if vm is None or not lent_by([vm]):
+                continue
+            machine = find_worker(self._connection, self._context, options, site_of(self._connection, vm.object))
+            worker = look(self._connection, machine) if machine is not None else None
+            if worker is not None:
+                yield vm, worker
+
     def adopt(self, reference: str, marker: uuid.UUID) -> Place:
         raise Unsupported(
             "machines of vSphere are not taken over: new disks are made beside them",
@@ -321,6 +368,33 @@ class VmwareImporter:
 
     def command(self, build: Build, arguments: Sequence[str], *, stdin: bytes = b"", seconds: float) -> CommandResult:
         raise Unsupported("commands in guests of vSphere are not run", remedy="use a check over the network")
+
+    # -- beside the verbs (pipeline.target.Writing, pipeline.plans.traffics.port_group.Rewires) ----------------------
+
+    def written(self, build: Build) -> int | None:
+        found = self._find(build.marker)
+        if found.vm is None or found.layer is None or found.kept:
+            return None
+        return written.written(self._connection, found.vm)
+
+    def wired(self, build: Build, adapter: int) -> str | None:
+        vm = self._staged(self._find(build.marker))
+        options = parse_options(self._context.options)
+        return rewire.wired(self._connection, find_site(self._connection, options), options, vm, adapter)
+
+    def networks(self) -> list[str]:
+        connection = self._connection
+        site = find_site(connection, parse_options(self._context.options))
+        return [network.name for network in all_networks(connection, site)]
+
+    def rewire(self, build: Build, adapter: int, network: str | None) -> None:
+        connection, found = self._connection, self._find(build.marker)
+        vm = self._staged(found)
+        if found.build is None:
+            raise TargetError(f"nothing is built on the disks of {vm.name}", remedy="build the machine first")
+        options, networks = parse_options(self._context.options), found.build.networks
+        site = find_site(connection, options)
+        rewire.rewire(connection, site, options, vm, adapter, network, networks, self._context.control)
 
     # -- finding ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ lost, and a snapshot that is reverted takes those back that were set after it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -109,7 +109,7 @@ def look(connection: Connection, machine: Any) -> Vm | None:
         change=str(values.get("config.changeVersion") or ""),
         power=str(values.get("runtime.powerState") or ""),
         marks={key.removeprefix(PREFIX): value for key, value in settings.items() if key.startswith(PREFIX) and value},
-        disks=_disks(devices),
+        disks=disks_of(devices),
         devices=devices,
         snapshots=tuple(_flat(tree.rootSnapshotList if tree is not None else ())),
     )
@@ -191,7 +191,8 @@ def destroy(connection: Connection, vm: Vm, control: Control) -> None:
             raise
 
 
-def _disks(devices: tuple[Any, ...]) -> tuple[VirtualDisk, ...]:
+def disks_of(devices: Sequence[Any]) -> tuple[VirtualDisk, ...]:
+    """By controller and unit."""
     found = []
     for device in devices:
         if not isinstance(device, vim.vm.device.VirtualDisk):

@@ -27,7 +27,7 @@ from typing import Any
 from pyVmomi import vim
 
 from importers.vmware import power
-from importers.vmware.attach import PLUGGED, detach
+from importers.vmware.attach import MODES, detach
 from importers.vmware.connection import Connection
 from importers.vmware.find import AGENT
 from importers.vmware.inventory import Site
@@ -322,7 +322,7 @@ class _Taking:
         settings = _settings(self._options.worker, code.encode(), vm.name)
         text = base64.b64encode("".join(f"{k}={v}\n" for k, v in settings.items() if v).encode()).decode()
         power.switch_off(connection, vm.object, vm.name, control, seconds=0)
-        detach(connection, vm.object, control, [disk.file for disk in vm.disks if disk.mode == PLUGGED])
+        detach(connection, vm.object, control, [disk.file for disk in vm.disks if disk.mode in MODES])
         self._tell_settings(vm, text)
         try:
             power.switch_on(connection, vm.object, vm.name, control)

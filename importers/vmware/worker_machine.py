@@ -76,7 +76,10 @@ def make_worker(
         backings=[backing_of(connection, network)],
         settings={PREFIX + AGENT: agent},
     )
-    spec.annotation = "failback's worker: writes other machines' disks. It holds nothing, and may be removed."
+    spec.annotation = (
+        "failback's worker: writes other machines' disks. It holds nothing, and may be removed while no other disk is "
+        "plugged into it: vSphere would delete that, too."
+    )
     folder = find_folder(connection, site, own.folder)
     pool = find_pool(connection, site.compute, own.pool).object if own.pool else site.pool.object
     host = host_of(connection, site, [datastore], [own.network])

@@ -46,6 +46,7 @@ def clean(
     ground = ground_of(invocation, read_mapping(mapping))
     found = list(cleaned(ground, machine=machine, target=to, everything=everything, kept_too=force, dry_run=dry_run))
     words = {"remove": "would remove" if dry_run else "removed", "drop": "would drop" if dry_run else "dropped"}
+    words["give back"] = "would give back" if dry_run else "gave back"
     rows = [(left.name, left.target, words.get(left.action, left.action), left.what) for left in found]
     if rows:
         invocation.output.table(("place", "target", "action", "what"), rows)

@@ -42,7 +42,9 @@ def import_(
     seed: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DISK", help="A surviving disk: what it still has is not fetched. Only read. May be repeated."
+            metavar="DISK",
+            help="A surviving disk: what it still has is not fetched. Only read. May be repeated. On vmware: its "
+            "path on a datastore, or a machine that is off, for all of its disks.",
         ),
     ] = None,
     device: Annotated[

@@ -9,15 +9,16 @@ from pipeline.collect.record import release
 from pipeline.errors import FailbackError, PlaceHeld, TargetBusy
 from pipeline.home.rehearse import throw_away
 from pipeline.home.site import RUNS, Ground, Run, Site, open_site
-from pipeline.target import Place
+from pipeline.target import Borrowing, Place
 
 _HALF_MADE = ("prepared", "staging")
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """One thing that was found. `action`: remove (all of the place), drop (a rehearsal on a stage that stays), held (by
-    a command that is alive: nothing is done), failed (by `error`), or none."""
+    """One thing that was found. `action`: remove (all of the place), drop (a rehearsal on a stage that stays), give
+    back (what was borrowed for a place that stays), held (by a command that is alive: nothing is done), failed (by
+    `error`), or none."""
 
     name: str
     """`MACHINE/RUN`."""
@@ -82,10 +83,15 @@ def _cleaned(site: Site, *, everything: bool, kept_too: bool, dry_run: bool) -> 
             site.folder.forget()
             return None
         action, what = _judge(site, place, everything=everything, kept_too=kept_too)
+        borrowing = site.importer if isinstance(site.importer, Borrowing) else None
+        if action == "none" and borrowing is not None and (lent := borrowing.borrowed(site.marker)):
+            action, what = "give back", f"{', '.join(lent)} for {what}"
         if not dry_run:
             if action == "drop":
                 throw_away(site)
                 site.folder.change(doing="")
+            elif action == "give back" and borrowing is not None:
+                borrowing.give_back(site.marker)
             elif action == "remove":
                 site.importer.remove(site.marker)
                 site.folder.forget()

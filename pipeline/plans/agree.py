@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from pipeline.errors import UsageError
+from pipeline.finding import Finding
 from pipeline.importers import importer_names
 from pipeline.plans.condition import Look
 from pipeline.plans.model import Condition, Plan, TrafficStep
 from pipeline.plans.refused import refused
 from pipeline.plans.registry import SOURCES, condition_class, names, traffic_class
 from pipeline.plans.traffic import Gate
+from pipeline.target import Importer
 from pipeline.verify.checks import validate as validate_checks
+from pipeline.wanted import Wanted
 
 
 def check_structure(plan: Plan, where: str) -> None:
@@ -65,6 +69,15 @@ def condition_of(condition: Condition, where: str = "") -> Look[Any]:
 def traffic_of(step: TrafficStep, where: str = "") -> Gate[Any]:
     """A fresh traffic step with its settings. Raises UsageError."""
     return _made(traffic_class, step, where or f"traffic step {step.name!r}")
+
+
+def traffic_findings(plan: Plan, machine: str, importer: Importer, wanted: Wanted) -> list[Finding]:
+    """What the steps of the machine's group find beforehand. Raises FailbackError."""
+    found = []
+    for step in plan.group_of(machine).traffic:
+        for finding in traffic_of(step).preflight(machine, importer, wanted):
+            found.append(replace(finding, subject=f"traffic {step.name}: {finding.subject}"))
+    return found
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pipeline.catalogue import Point, resolve
 from pipeline.errors import CatalogueError, FailbackError, UsageError
 from pipeline.finding import Finding, Severity
 from pipeline.home.ready import findings as target_findings
-from pipeline.plans.agree import condition_of
+from pipeline.plans.agree import condition_of, traffic_findings
 from pipeline.plans.condition import World
 from pipeline.plans.model import MachinePlan
 from pipeline.schedule.calendar import check_calendar
@@ -290,6 +290,7 @@ def _target(world: World, name: str, point: Point) -> Iterator[Found]:
             known = {(f.subject, f.message) for f in found}
             tried = target_findings(site, point, wanted.rehearsal(), Intent("rehearsal", boots=True))
             found += [f for f in tried if f.severity == "error" and (f.subject, f.message) not in known]
+        found += traffic_findings(plan, name, site.importer, wanted)
         for finding in found:
             yield Found(name, finding)
         yield from _reachable(world, name, wanted)
@@ -303,6 +304,17 @@ def _target(world: World, name: str, point: Point) -> Iterator[Found]:
     stage = place.stage if place is not None else None
     held = f"{stage.machine}@{stage.sequence} is staged" if stage is not None else "nothing is staged yet"
     yield _found(name, "note", "forecast", f"{held}; to move for {point.manifest.label}: {forecast(to_move)}")
+    if site.abilities.patch == "none":
+        whole = sum(disk.to_move for disk in site.importer.forecast(None, point, wanted))
+        yield _found(
+            name,
+            "warning" if whole / _RATE > _SHORT else "note",
+            "forecast",
+            f"{plan.target} takes disks as a whole only: in the downtime all {size(whole)} move again, which takes "
+            f"{duration(whole / _RATE)}, however little changed",
+            "let a program there write what differs, where the target has one (vmware: `worker` in its options)",
+        )
+        return
     last = sum(disk.stored_bytes for disk in point.manifest.disks)
     if point.manifest.parent is not None:
         yield _found(
@@ -316,6 +328,8 @@ def _target(world: World, name: str, point: Point) -> Iterator[Found]:
 
 _RATE = 100e6
 """Bytes a second, as `pipeline.transfer.forecast` assumes."""
+_SHORT = 60.0
+"""Seconds of downtime that nobody needs to be warned of."""
 
 
 def _reachable(world: World, name: str, wanted: Wanted) -> Iterator[Found]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from manifests.machine import Model
+from pipeline.finding import Finding
 from pipeline.plans.model import Group, Plan
 from pipeline.target import Build, Control, Importer
+from pipeline.wanted import Wanted
 
 S = TypeVar("S", bound=Model)
 State = Literal["open", "closed", "unknown"]
@@ -45,6 +47,11 @@ class Gate(ABC, Generic[S]):
     def check(self, plan: Plan, group: Group) -> None:
         """Raises UsageError when the settings do not fit the plan. Looks at nothing outside of it."""
         return
+
+    def preflight(self, machine: str, importer: Importer, wanted: Wanted) -> list[Finding]:
+        """What can be known before anything moves about one machine of the group, which is to become `wanted` at the
+        importer's platform. Changes nothing. Raises FailbackError when the platform cannot be asked."""
+        return []
 
     @abstractmethod
     def open(self, way: Way) -> str:

@@ -169,6 +169,8 @@ class Conductor:
         if self._cancelled.is_set():
             self._nap(0.0)
         self._patiently(self._refresh)
+        if self._lost:  # also where the run is over by now, or asks a person: that is the other's doing
+            raise self._superseded()
         now, suspect = self._clock.now(), self._clock.suspect
         return decide(self.state, self.crew.plan, self.crew.abilities, now, suspect=suspect)
 
@@ -311,7 +313,7 @@ class Conductor:
             return ended.model_copy(update={"result": _plain(VERBS[verb](self._job(verb, subject, control)))})
         except FailbackError as error:
             if self._lost:
-                raise Superseded(self._lost) from error
+                raise self._superseded() from error
             if isinstance(error, Cancelled):
                 raise
             return ended.model_copy(
@@ -347,7 +349,10 @@ class Conductor:
     def _confirm(self) -> None:
         self._refresh()
         if self._lost:
-            raise Superseded(self._lost)
+            raise self._superseded()
+
+    def _superseded(self) -> Superseded:
+        return Superseded(self._lost, remedy=f"nothing that this one still did counts; `failback run show {self.run}`")
 
     # -- the journal -----------------------------------------------------------------------------------------------
 
@@ -370,7 +375,7 @@ class Conductor:
                     raise
             finally:
                 self._fold(self.journal.entries[self.state.number :])
-            raise Superseded(self._lost)
+            raise self._superseded()
 
     def _word(self, body: Model) -> None:
         """What the conductor says by itself; when a person was faster it thinks again."""
@@ -426,7 +431,7 @@ class Conductor:
     def _nap(self, seconds: float) -> None:
         self.crew.pause(seconds)
         if self._lost:
-            raise Superseded(self._lost)
+            raise self._superseded()
         if self._cancelled.is_set():
             raise Cancelled("the conducting was cancelled", remedy=f"`failback run conduct {self.run}` goes on")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -114,8 +115,7 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
     if state.cancelled and not touched(state):
         return Finish("cancelled")
     if state.stand is not None:
-        remedy = state.stand.remedy or choices(state)
-        return Hold(state.stand.state, state.stand.reason, remedy, journaled=True)
+        return Hold(state.stand.state, state.stand.reason, state.stand.remedy or choices(state), journaled=True)
     for item in line(state, plan, abilities):
         group = getattr(item, "group", "")
         if group and not suspect and (late := _late(state, plan, group, now)) is not None:
@@ -135,10 +135,10 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
                 if asked is not None and not (suspect and _by_time(asked)):
                     return asked
                 if suspect and not _begun_under(state, plan, what, group):
-                    return Hold("clock-suspect", suspect, choices(state), journaled=False)
+                    return Hold("clock-suspect", suspect, _choices(state, plan, group), journaled=False)
             case Soak():
                 if suspect:
-                    return Hold("clock-suspect", suspect, choices(state), journaled=False)
+                    return Hold("clock-suspect", suspect, _choices(state, plan, group), journaled=False)
                 if (soaking := _soaking(state, plan, group, now)) is not None:
                     return soaking
     if state.purpose == "rehearsal":
@@ -163,6 +163,12 @@ def gate_opened(state: RunState, group: Group) -> datetime | None:
     ends = [state.effect(f"verify/{m}").ended for m in group.machines if m not in state.stay]
     done = all(state.done(f"verify/{m}") for m in group.machines if m not in state.stay)
     return max((e for e in ends if e is not None), default=None) if done else None
+
+
+def _open_since(state: RunState, group: Group) -> datetime | None:
+    """When all of the gate was open: a step may have been tried for long."""
+    ends = [state.effect(f"open/{group.name}/{step.name}").ended for step in group.traffic]
+    return max((end for end in ends if end is not None), default=gate_opened(state, group))
 
 
 def looked_since(state: RunState, plan: Plan, machine: str) -> int | None:
@@ -209,11 +215,11 @@ def _asked(state: RunState, plan: Plan, what: str, group: str, now: datetime) ->
         reason = _no(answer)
         if what.startswith("cutover/"):
             return Hold("rejected", reason, f"`failback run cancel {state.run}`, or approve it after all", False)
-        return Turn(group, reason) if what.startswith("gate/") else _refused(state, reason)
+        return Turn(group, reason) if what.startswith("gate/") else _refused(state, plan, group, reason)
     if now - answer.time > timedelta(seconds=plan.approvals.valid):
         if what.startswith("cutover/"):
             return Ask(what, binding, shown, fresh=question.time <= answer.time, state="approval-expired")
-        return _stale(state, answer.by)
+        return _stale(state, plan, group, answer.by)
     return None
 
 
@@ -251,26 +257,30 @@ def _withdrawn(state: RunState, plan: Plan, group: str, now: datetime | None) ->
     if not any(state.began(f"claim/{m}") for m in plan_group(plan, group).machines):
         return None
     if not answer.yes:
-        return _refused(state, _no(answer))
+        return _refused(state, plan, group, _no(answer))
     old = now is not None and now - answer.time > timedelta(seconds=plan.approvals.valid)
-    return _stale(state, answer.by) if old else None
+    return _stale(state, plan, group, answer.by) if old else None
 
 
-def _stale(state: RunState, who: str) -> Hold:
-    return Hold(
-        "approval-expired",
-        f"the approval of {who} is too old",
-        f"`failback run approve {state.run}` or `failback run rollback {state.run}`",
-        journaled=False,
-    )
+def _stale(state: RunState, plan: Plan, group: str, who: str) -> Hold:
+    remedy = f"`failback run approve {state.run}` or {way_back(state, plan, group)}"
+    return Hold("approval-expired", f"the approval of {who} is too old", remedy, journaled=False)
 
 
 def _no(answer: Answer) -> str:
     return f"{answer.by} said no" + (f": {answer.reason}" if answer.reason else "")
 
 
-def _refused(state: RunState, reason: str) -> Hold:
-    return Hold("rejected", reason, f"`failback run rollback {state.run}`, or approve it after all", journaled=False)
+def _refused(state: RunState, plan: Plan, group: str, reason: str) -> Hold:
+    remedy = f"{way_back(state, plan, group)}, or approve it after all"
+    return Hold("rejected", reason, remedy, journaled=False)
+
+
+def way_back(state: RunState, plan: Plan, group: str) -> str:
+    """The command that takes this group back now."""
+    which = f" --group {shlex.quote(group)}" if len(plan.groups) > 1 else ""
+    opened = gate_opened(state, plan_group(plan, group)) is not None
+    return f"`failback run rollback {state.run}{which}{' --discard' if opened else ''}`"
 
 
 def _late(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
@@ -284,7 +294,7 @@ def _late(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None
     reason = f"{group} has been down since {min(begun):%H:%M:%S}, longer than {allowed:.0f} s"
     if plan.on_failure == "rollback" and not given_up(state, which.machines):
         return Turn(group, reason)
-    return Hold("late", reason, choices(state), journaled=False)
+    return Hold("late", reason, _choices(state, plan, group), journaled=False)
 
 
 def given_up(state: RunState, machines: Iterable[str]) -> list[str]:
@@ -304,18 +314,19 @@ def _failed(state: RunState, plan: Plan, names: tuple[str, ...], group: str) -> 
     if group and itself and gate_opened(state, plan_group(plan, group)) is None:
         return Turn(group, f"{name}: {effect.error}")
     remedy = effect.remedy or "mend it"
-    ways = choices(state, back=going_back)
+    home = any(state.began(f"commit/{m}") for m in plan_group(plan, group).machines) if group else False
+    choices = _choices(state, plan, group, back=going_back or home) if group and touched(state) else _before(state.run)
     if effect.reason == "source-lost":
         machine = name.split("/")[1]
-        ways += f"; if it is gone for good, `failback run override {state.run} {machine} --reason WHY` goes on with "
-        ways += _window(state, machine)
+        choices += f"; if it is gone for good, `failback run override {state.run} {machine} --reason WHY` goes on with "
+        choices += _window(state, machine)
     elif verb == "halt":
-        ways += f"; if you have seen that it is off at home, `failback run override --home {state.run} "
-        ways += f"{name.split('/')[1]} --reason WHY`"
+        choices += f"; if you have seen that it is off at home, `failback run override --home {state.run} "
+        choices += f"{name.split('/')[1]} --reason WHY`"
     elif verb in ("boot", "verify") and (others := _rest(state, plan, group, name.split("/")[1])):
-        ways += f", or `failback run split {state.run} {name.split('/')[1]}`: it stays at the takeover site, and "
-        ways += f"{', '.join(others)} come{'s' if len(others) == 1 else ''} home"
-    return Hold(effect.reason or "held", f"{name}: {effect.error}", f"{remedy}; then {ways}", journaled=False)
+        choices += f", or `failback run split {state.run} {name.split('/')[1]}`: it stays at the takeover site, and "
+        choices += f"{', '.join(others)} come{'s' if len(others) == 1 else ''} home"
+    return Hold(effect.reason or "held", f"{name}: {effect.error}", f"{remedy}; then {choices}", journaled=False)
 
 
 def _rest(state: RunState, plan: Plan, group: str, machine: str) -> list[str]:
@@ -335,17 +346,25 @@ def _window(state: RunState, machine: str) -> str:
     return f"{newest['point']}, taken {newest['taken']}: what was written since is lost"
 
 
-def choices(state: RunState, *, back: bool = False) -> str:
-    """What a person can do about a run that stands still, besides mending why. `back`: it goes back already."""
-    other = f", or `failback run {'rollback' if touched(state) else 'cancel'} {state.run}`"
-    return f"`failback run retry {state.run}`" + ("" if back and touched(state) else other)
+def _before(run: str) -> str:
+    """Nothing was touched yet."""
+    return f"`failback run retry {run}`, or `failback run cancel {run}`"
+
+
+def choices(state: RunState) -> str:
+    """Of one that a person holds. The way back of one that has touched anything is said with what it costs."""
+    return f"`failback run retry {state.run}`" if touched(state) else _before(state.run)
+
+
+def _choices(state: RunState, plan: Plan, group: str, *, back: bool = False) -> str:
+    return f"`failback run retry {state.run}`" + ("" if back else f", or {way_back(state, plan, group)}")
 
 
 def _soaking(state: RunState, plan: Plan, group: str, now: datetime) -> Next | None:
     """None: it may be committed. Every look is an effect of its own, made while it is fresh."""
     if f"commit/{group}" in state.answers and state.answers[f"commit/{group}"].yes:
         return None
-    opened = gate_opened(state, plan_group(plan, group))
+    opened = _open_since(state, plan_group(plan, group))
     assert opened is not None  # the line comes here behind the gate only
     rule, prefix = plan.commit, f"green/{group}/"
     looks = {int(n.rpartition("/")[2]): e for n, e in state.effects.items() if n.startswith(prefix)}
@@ -362,7 +381,7 @@ def _soaking(state: RunState, plan: Plan, group: str, now: datetime) -> Next | N
     red = [looks[number] for _ended, number in done[-RED:]]
     if len(red) == RED and not any(look.result.get("green") for look in red) and "not green" not in state.accepted:
         why = str(red[-1].result.get("why") or red[-1].error)
-        return Hold("not green", f"{group}: {why}", choices(state), journaled=False)
+        return Hold("not green", f"{group}: {why}", _choices(state, plan, group), journaled=False)
     open_ended = [number for number, e in looks.items() if e.ended is None]
     due = newest + timedelta(seconds=rule.every)
     if open_ended or now >= due:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from pipeline.laps import shown
 from pipeline.plans.model import Group, Plan
-from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, choices, gate_opened, given_up, touched
+from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, choices, gate_opened, given_up, touched, way_back
+from pipeline.runs.downtime import downtime
 from pipeline.runs.entries import (
     Asked,
     Away,
@@ -25,7 +27,7 @@ from pipeline.runs.entries import (
 )
 from pipeline.runs.fold import Effect, RunState, open_question
 from pipeline.runs.line import UNDONE_BY, ordered
-from pipeline.units import size
+from pipeline.units import duration, size
 
 Written = Mapping[str, int]
 """Bytes by machine, as far as targets tell."""
@@ -80,7 +82,7 @@ def machines(state: RunState, plan: Plan) -> list[str]:
             for machine in wave:
                 said = machine_line(state, machine, back=group.name in state.back)
                 found.append(f"    wave {number}  {machine:<{wide}}  {said}")
-        found += [f"    {line}" for line in _rehearsed(state, group)]
+        found += [f"    {line}" for line in [*_rehearsed(state, group), *_down_for(state, group)]]
     return found
 
 
@@ -127,27 +129,40 @@ def undo(state: RunState, plan: Plan, written: Written = NOTHING) -> str:
         return (
             f"it went back, but {', '.join(down)}: look there" if down else "it went back: the takeover side runs again"
         )
-    opened = [(g, t) for g in plan.groups if g.name not in state.back and (t := gate_opened(state, g)) is not None]
     done = [g.name for g in plan.groups if any(state.began(f"commit/{m}") for m in g.machines)]
-    if done:
-        going = [m for g in plan.groups if g.name in done for m in g.machines if m not in state.stay]
-        left = [m for m in going if not state.done(f"commit/{m}")]
-        more = f", but {', '.join(left)}: the commit goes on (`failback run conduct {state.run}`)" if left else ""
-        return f"there is no way back for {', '.join(done)}: home for good{more}"
-    if state.back and all(g.name in state.back for g in plan.groups if any(begun(state, m) for m in g.machines)):
+    parts = [_kept(state, plan, done)] if done else []
+    rest = [g for g in plan.groups if g.name not in done and any(begun(state, m) for m in g.machines)]
+    if rest and state.outcome is None:
+        parts.append(_others(state, plan, rest, written))
+    return "; ".join(parts)
+
+
+def _kept(state: RunState, plan: Plan, done: list[str]) -> str:
+    """Groups whose commit has begun."""
+    going = [m for g in plan.groups if g.name in done for m in g.machines if m not in state.stay]
+    left = [m for m in going if not state.done(f"commit/{m}")]
+    more = f", but {', '.join(left)}: the commit goes on (`failback run conduct {state.run}`)" if left else ""
+    return f"there is no way back for {', '.join(done)}: home for good{more}"
+
+
+def _others(state: RunState, plan: Plan, groups: list[Group], written: Written) -> str:
+    """Groups that were touched, and are not home for good."""
+    forth = [g for g in groups if g.name not in state.back]
+    if not forth:
         return "it is going back: the takeover side runs again once home is proved off"
-    if opened:
+    if opened := [(g, t) for g in forth if (t := gate_opened(state, g)) is not None]:
         group, time = min(opened, key=lambda entry: entry[1])
         return (
             f"going back now gives up what was written at home in {group.name} since {time:%H:%M} UTC"
-            f"{_amount(state, written)} (`failback run rollback {state.run} --discard`)"
+            f"{_amount(state, written)} ({way_back(state, plan, group.name)})"
         )
-    if gone := given_up(state, [m for g in plan.groups if g.name not in state.back for m in g.machines]):
+    how = " and ".join(way_back(state, plan, group.name) for group in forth)
+    if gone := given_up(state, [m for g in forth for m in g.machines]):
         return (
             f"going back now may leave {', '.join(gone)} running nowhere: given up at the takeover site by "
-            f"{state.vouched[gone[0]]} (`failback run rollback {state.run}`)"
+            f"{state.vouched[gone[0]]} ({how})"
         )
-    return f"going back now costs nothing but the time to start the takeover side (`failback run rollback {state.run}`)"
+    return f"going back now costs nothing but the time to start the takeover side ({how})"
 
 
 def _down(state: RunState, plan: Plan) -> list[str]:
@@ -184,6 +199,7 @@ def document(state: RunState, plan: Plan, coming: Next | None, written: Written 
                     {m: machine_line(state, m, back=group.name in state.back) for m in wave} for wave in group.waves
                 ],
                 "back": state.back.get(group.name),
+                "downtime": _downtime(state, group),
             }
             for group in ordered(plan)
         ],
@@ -283,6 +299,22 @@ def _rehearsed(state: RunState, group: Group) -> list[str]:
         passed = sum(check.get("status") == "passed" for check in checks)
         found.append(f"rehearsed {machine:<20} {passed} of {len(checks)} checks passed in {verdict.get('seconds')} s")
     return found
+
+
+def _down_for(state: RunState, group: Group) -> list[str]:
+    """How long it was down so far, and what most of that went to."""
+    found = downtime(state, group)
+    if found is None or not found.steps:
+        return []
+    most = dict(sorted(found.steps.items(), key=lambda step: -step[1])[:3])
+    return [f"down {duration(found.seconds)} from {found.since:%H:%M:%S} UTC: most for {shown(most)}"]
+
+
+def _downtime(state: RunState, group: Group) -> dict[str, Any] | None:
+    found = downtime(state, group)
+    if found is None:
+        return None
+    return {"since": found.since.isoformat(), "seconds": found.seconds, "steps": dict(found.steps)}
 
 
 def _group_note(state: RunState, group: Group) -> str:

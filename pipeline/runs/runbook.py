@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.plans.model import Group, Plan
+from pipeline.plans.model import Group, Plan, TrafficStep
 from pipeline.runs.decide import gate_opened
 from pipeline.runs.fold import RunState
 from pipeline.runs.line import ordered
@@ -18,12 +18,13 @@ _RULE = "Never start a machine on one side before you have seen with your own ey
 
 def runbook(state: RunState, plan: Plan, epoch: Callable[[str], Epoch], place: Callable[[str], dict[str, Any]]) -> str:
     """`epoch` gives a machine's ownership, `place` what the target shows of it (empty: nothing is there)."""
+    sentence = undo(state, plan)
     parts = [
         f"# Run {state.run}",
         f"Plan {state.plan}@{state.version}, target `{plan.target}`, source `{plan.source.kind}`. "
         f"As of entry {state.number} of its journal: **{headline(state)}**.",
         *_common(plan),
-        f"Going back: {undo(state, plan)}.",
+        f"{sentence[:1].upper()}{sentence[1:]}.",
         f"> {_RULE}",
     ]
     for group in ordered(plan):
@@ -83,7 +84,7 @@ def _finish(state: RunState, plan: Plan, group: Group) -> list[str]:
         steps += [f"start {m} at `{plan.target}` from the disks named above" for m in here]
         for machine in here:
             steps += [f"check {machine}: {c.name} ({c.hook}{_said(c.settings)})" for c in plan.machines[machine].checks]
-    return [*steps, *(f"open {s.name}: {s.kind} `{json.dumps(s.settings.get('open', ''))}`" for s in group.traffic)]
+    return [*steps, *(_gate(step, "open") for step in group.traffic)]
 
 
 def _lacking(state: RunState, machine: str) -> list[str]:
@@ -106,11 +107,17 @@ def _back(state: RunState, plan: Plan, group: Group) -> list[str]:
     steps = []
     if gate_opened(state, group) is not None:
         steps.append("users were let in: export what was written at home first, or decide to lose it")
-    steps += [f"close {s.name}: {s.kind} `{json.dumps(s.settings.get('close', ''))}`" for s in reversed(group.traffic)]
+    steps += [_gate(step, "close") for step in reversed(group.traffic)]
     steps += [f"switch {m} off at `{plan.target}`, and see that it is off" for m in reversed(group.machines)]
     for wave in group.waves:
         steps += [f"unlock {m} at the takeover site and start it" for m in wave]
     return steps
+
+
+def _gate(step: TrafficStep, verb: str) -> str:
+    """Of programs the one that does it; of other kinds all that they go by."""
+    said = step.settings.get(verb) if step.kind == "command" else step.settings
+    return f"{verb} {step.name}: {step.kind} `{json.dumps(said, sort_keys=True)}`"
 
 
 def _steps(steps: list[str]) -> str:

@@ -45,6 +45,6 @@ def export_all(ground: Ground, plan: Plan, source: Source) -> Iterator[Exported]
 def _export(ground: Ground, plan: Plan, source: Source, name: str) -> Point:
     machine = plan.machines[name]
     parent = latest(ground.repository, name)
-    point = export_from(ground, source, name, machine.source, parent=parent, tags=dict(machine.tags))
+    point = export_from(ground, source, name, machine.source, parent=parent, tags=dict(machine.tags)).point
     source.exported(name, machine.source, point)
     return point

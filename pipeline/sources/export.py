@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.catalogue import Point, load
 from pipeline.errors import CatalogueError, SourceError
 from pipeline.home.site import Ground
+from pipeline.laps import Laps, Steps
 from pipeline.source import Source
+from pipeline.transfer.disk_export import DiskResult
 from pipeline.transfer.export import export_machine
 from pipeline.transfer.export_request import ExportOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A point that was committed, and what it took."""
+
+    point: Point
+    disks: Sequence[DiskResult]
+    steps: Steps
+    """moment (until the disks are open), those of the export, and release (the disks are let go)."""
 
 
 def export_from(
@@ -23,10 +36,12 @@ def export_from(
     tags: dict[str, str],
     final: bool = False,
     memory: int | None = None,
-) -> Point:
+) -> Taken:
     """The point after `parent`, committed. `source.exported` is the caller's to say. `memory`: bytes; None: the
     ground's. Raises SourceError, CatalogueError when somebody fenced the export, and what an export raises."""
+    laps = Laps()
     with source.reading(machine, settings, parent=parent, final=final) as reading:
+        laps.lap("moment")
         hardware = reading.machine or (parent.manifest.machine if parent else None)
         if hardware is None:
             raise SourceError(
@@ -48,7 +63,9 @@ def export_from(
             watch=ground.control.watch,
             tell=ground.control.tell,
         )
+        laps.lap("export", made.steps)
     point = load(ground.repository, machine, made.sequence)
     if point is None:
         raise CatalogueError(f"{machine}@{made.sequence} is void", remedy="the next export makes another point")
-    return point
+    laps.lap("release")
+    return Taken(point, made.disks, laps.steps)

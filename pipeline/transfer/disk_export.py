@@ -19,6 +19,7 @@ from manifests.ranges import join_ranges
 from manifests.repository import check_chunk_size
 from pipeline.catalogue import Point
 from pipeline.errors import FailbackError, StoreError
+from pipeline.laps import Laps
 from pipeline.progress import Counters, Watch
 from pipeline.repository import Repository
 from pipeline.transfer.change_map import changed_extents, empty_maps
@@ -26,7 +27,7 @@ from pipeline.transfer.compaction import Again, Compaction
 from pipeline.transfer.damaged_packs import DamagedPacks
 from pipeline.transfer.export_request import DiskSource, ExportOptions
 from pipeline.transfer.forecast import forecast
-from pipeline.transfer.index_copy import copy_folder, head_of, open_copy
+from pipeline.transfer.index_copy import claimed, copy_folder, head_of, open_copy
 from pipeline.transfer.index_file import IndexFile, StaleCopy
 from pipeline.transfer.index_writer import FullIndex, IndexWriter, OverlayIndex
 from pipeline.transfer.known_chunks import KnownChunks
@@ -78,6 +79,7 @@ class DiskExport:
         attempts: list[Attempt],
         work: Path,
         tell: Callable[[str], object],
+        laps: Laps,
     ) -> None:
         self.repository = repository
         self.number = number
@@ -88,7 +90,10 @@ class DiskExport:
         self.attempts = attempts
         self.work = work
         self.tell = tell
+        self.laps = laps
         self.folder = copy_folder(options.state, repository, machine, number)
+        self._held, self._ours = ExitStack(), False
+        """The claim to that folder. Without it there is one in `work`, which ends with this export."""
         self.parent_point = parent
         self.parent: Disk | None = None
         self.resized: Disk | None = None
@@ -122,16 +127,20 @@ class DiskExport:
 
     def run_until_copy_is_good(self, watch: Watch) -> tuple[Disk, DiskResult, Callable[[Manifest], None]]:
         """Run; when the local copy of the parent's index turns out damaged, make it anew and run again."""
+        self._ours = self._held.enter_context(claimed(self.folder))
+        if not self._ours:
+            self.folder = self.work / f"parent{self.number}"
         try:
             return self._run(watch)
         except StaleCopy:
-            self.close()
+            self._files.close()
             shutil.rmtree(self.folder, ignore_errors=True)
             return self._run(watch)
 
     def close(self) -> None:
         """When the point is committed and kept, or whatever else ended its export."""
         self._files.close()
+        self._held.close()
 
     def _run(self, watch: Watch) -> tuple[Disk, DiskResult, Callable[[Manifest], None]]:
         options, exporter = self.options, self.exporter
@@ -176,6 +185,7 @@ class DiskExport:
             self.tell(f"disk {self.number}: {mode}, {self.reason}")
             unreadable: list[tuple[int, int]] = []
             missed = 0
+            self.laps.lap("plan")
             try:
                 for scanned, end in scan_ahead(scanners, scanner, works, workers):
                     sender.add(scanned)
@@ -210,11 +220,13 @@ class DiskExport:
                     with suppress(FailbackError):
                         sender.give_up()
                 raise
+            self.laps.lap("read")
             counters.done = counters.total
             watch(counters)
             found, digest = index.finish()
             stored = known.stored | sender.stored
             lists = index.pack_lists(stored)
+        self.laps.lap("index")
         result = DiskResult(
             self.number, self.source.name, exporter.size, mode, self.reason, counters, unreadable, outlet.metadata
         )
@@ -259,6 +271,8 @@ class DiskExport:
 
     def _keep(self, manifest: Manifest, disk: Disk, index: IndexWriter, copy: IndexFile, uses: PackUses | None) -> None:
         """After the commit: the local copy stands for the new point. Failing here costs only a new copy later."""
+        if not self._ours:
+            return
         try:
             index.keep()
             if copy.digest(size=disk.size, chunk_size=disk.chunk_size) == disk.digest:

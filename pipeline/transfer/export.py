@@ -16,6 +16,7 @@ from manifests.machine import Machine
 from manifests.manifest import Manifest, Parent
 from pipeline.catalogue import Point, notice, now
 from pipeline.errors import FailbackError, StoreUnavailable, UsageError
+from pipeline.laps import Laps, Steps
 from pipeline.progress import Report, Watch, ignore
 from pipeline.repository import Repository
 from pipeline.transfer.commit import commit
@@ -35,6 +36,9 @@ class ExportResult:
     disks: list[DiskResult]
     report: Report = field(default_factory=Report)
     resumed: bool = False
+    steps: Steps = field(default_factory=dict)
+    """Where the time went: begin, plan, read (and compare, hash, send, side by side), index, commit, keep; of several
+    disks together."""
 
 
 def export_machine(
@@ -58,7 +62,7 @@ def export_machine(
             raise UsageError(
                 f"{base.manifest.label} is sealed with older keys than this export would be", remedy="leave it away"
             )
-    started = now()
+    started, laps = now(), Laps()
     known = min(
         (known_sequence(copy_folder(options.state, repository, machine.name, i)) for i in range(len(sources))),
         default=0,
@@ -78,10 +82,11 @@ def export_machine(
             if session is not None:
                 session.check_free()
                 check_roots(repository, [*([parent] if parent else []), *options.bases])
+            laps.lap("begin")
             disks, keepers = [], []
             for number, source in enumerate(sources):
                 export = DiskExport(
-                    repository, machine.name, number, source, options, parent, session, attempts, work, tell
+                    repository, machine.name, number, source, options, parent, session, attempts, work, tell, laps
                 )
                 stack.callback(export.close)
                 disk, outcome_of_disk, keep = export.run_until_copy_is_good(watch)
@@ -115,8 +120,10 @@ def export_machine(
             notice(repository, machine.name, [sequence], ())
             outcome = "committed"
             result.manifest = manifest
+            laps.lap("commit")
             for keep in keepers:
                 keep(manifest)
+            laps.lap("keep")
             return result
         except KeyboardInterrupt:
             outcome = "interrupted"
@@ -133,6 +140,7 @@ def export_machine(
         finally:
             if session is not None:
                 session.end(outcome)
+            result.steps = laps.steps
 
 
 def _work_folder(parent: Path) -> Path:

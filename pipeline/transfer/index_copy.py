@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,23 @@ from pipeline.transfer.index_reader import Block, IndexReader, differences
 def copy_folder(state: Path, repository: Repository, machine: str, number: int) -> Path:
     """Where the copy of the newest known point of a machine's disk lies."""
     return state / repository.document.id / encode_machine(machine) / f"disk{number}"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether the copy in `folder` is this export's until the end. Else another one of this host has it: one that was
+    taken for dead may go on, and would find entries changed below its hands. Raises OSError."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(folder.with_name(f"{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)
 
 
 def known_sequence(folder: Path) -> int:

@@ -190,6 +190,22 @@ def _refresh(arguments: argparse.Namespace) -> int:
     return judge(refreshes.bounds())
 
 
+def _downtime(arguments: argparse.Namespace) -> int:
+    from scripts.bench.downtime import Wish, downtime
+
+    sizes = tuple(_bytes(size) for size in sorted(arguments.sizes))
+    wish = Wish(sizes, arguments.chunks, arguments.repeats, arguments.contrast, arguments.seed)
+    with workplace(arguments.work, arguments.restore_to, arguments.store_in) as ground:
+        found = downtime(ground, wish)
+    if arguments.json:
+        found.write(arguments.json)
+    print(f"\n{found.table()}")
+    if not arguments.check:
+        return 0
+    print()
+    return checks.report(found.checks())
+
+
 def _gc(arguments: argparse.Namespace) -> int:
     from scripts.bench.gc import gc
 
@@ -320,6 +336,18 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--rest", type=float, default=2, help="seconds that the agent is left alone before each export")
     made.add_argument("--disks", type=int, default=4, help="of the machine that is imported as a whole for its memory")
     made.add_argument("--each", type=float, default=1, help="GiB of data on each of these")
+    made.add_argument("--json", type=Path, help="all figures")
+    placed(made)
+    restored(made)
+    checked(made)
+
+    made = command(
+        "downtime", _downtime, "from a source that is stopped to its machine on at home, by how much data it has"
+    )
+    made.add_argument("--sizes", type=float, nargs="+", default=(1, 4, 8), help="GiB of data on each disk")
+    made.add_argument("--chunks", type=int, default=1024, help="chunks of 64 KiB that change before each cutover")
+    made.add_argument("--repeats", type=int, default=4, help="cutovers of each with a change map")
+    made.add_argument("--contrast", type=int, default=2, help="cutovers of each without one")
     made.add_argument("--json", type=Path, help="all figures")
     placed(made)
     restored(made)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,9 +43,9 @@ class CommandFailed(Exception):
     """A command ended with another status than zero; the message carries the end of what it printed."""
 
 
-def run(command: Command, log: Path, *, answer: Path | None = None) -> Figures:
+def run(command: Command, log: Path, *, answer: Path | None = None, codes: Collection[int] = (0,)) -> Figures:
     """Run a command to its end, its output appended to `log`; with `answer` standard output is written there. Raises
-    CommandFailed."""
+    CommandFailed unless it ends with one of `codes`."""
     with open(log, "ab") as output, open(answer or os.devnull, "wb") as answered:
         output.write(f"$ {' '.join(command.arguments)}\n".encode())
         output.flush()
@@ -70,7 +70,7 @@ def run(command: Command, log: Path, *, answer: Path | None = None) -> Figures:
                 os.killpg(process.pid, signal.SIGKILL)
             if process.returncode is None:
                 process.wait()  # what it held, locks above all, is free when this returns
-    if process.returncode:
+    if process.returncode not in codes:
         raise CommandFailed(f"{command.arguments[0]} ended with {process.returncode}, see {log}:\n{tail(log)}")
     return Figures(wall, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024, sampler.peak)
 

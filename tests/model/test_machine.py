@@ -65,9 +65,27 @@ def test_no_interleaving_loses_a_point(part: int) -> None:
     assert {"writer: done", "writer: killed", "writer: SessionFenced", "collector: done", "unforget: done"} <= set(seen)
 
 
-@pytest.mark.parametrize("scenario", [scenario_of(362), hard(8), hard(274)], ids=lambda s: f"seed {s.seed}")
+SLEEPER = Scenario(
+    seed=96,
+    writers=(("vm", "a"), ("vm", "b"), ("vm", "b")),
+    collectors=1,
+    forgets=1,
+    recalls=1,
+    grace=1,
+    sticky=0.9,
+    trouble=0.0,
+    jump=0.1,
+    retries=False,
+)
+"""A writer sleeps for a day, another host takes over, and then another writer of the sleeper's host."""
+
+
+@pytest.mark.parametrize(
+    "scenario", [scenario_of(362), hard(8), hard(274), SLEEPER], ids=lambda scenario: f"seed {scenario.seed}"
+)
 def test_what_went_wrong_once_does_not_again(scenario: Scenario) -> None:
-    """The first: a collector slept while a point was forgotten and collected. The others: where planted faults lose."""
+    """The first: a collector slept while a point was forgotten and collected. The second and the third: where planted
+    faults lose. The last: two writers of a host shared the copy of an index."""
     run(scenario)
 
 

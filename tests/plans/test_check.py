@@ -166,6 +166,34 @@ def test_what_crosses_the_sites_or_lets_users_in_too_early_is_said(scene: Scene)
     assert [w[:2] for w in of(checked(scene, groups=groups), "warning")] == [("", "group web")]
 
 
+def test_a_target_that_takes_whole_disks_alone_has_its_downtime_foretold(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_all(scene)
+    from simulators.importer import SimulatedImporter
+    from simulators.kinds import KINDS
+
+    monkeypatch.setattr(
+        "pipeline.home.site.open_importer",
+        lambda _target, context: SimulatedImporter(context, scene.platform, replace(KINDS["like qemu"], patch="none")),
+    )
+    told = "simulated takes disks as a whole only: in the downtime all 192 KiB move again"
+    assert [n[0] for n in of(checked(scene), "note") if told in n[2]] == ["db", "web-1", "web-2"]
+    monkeypatch.setattr("pipeline.plans.check._SHORT", 1e-6)
+    assert [w[0] for w in of(checked(scene), "warning") if told in w[2]] == ["db", "web-1", "web-2"]
+
+
+def test_traffic_that_the_target_cannot_steer_is_an_error(scene: Scene) -> None:
+    export_all(scene)
+    wires = {"name": "wires", "kind": "port-group", "settings": {"open": "lan"}}
+    address = {"machine": "web-1", "address": "192.0.2.10/24", "interface": "eth0"}
+    inside = {"name": "inside", "kind": "guest-address", "settings": address}
+    errors = of(checked(scene, groups=[{**SHOP["groups"][0], "traffic": [wires, inside]}]), "error")
+    asked = [("db", "wires: networks"), ("web-1", "wires: networks"), ("web-1", "inside: guest")]
+    asked.append(("web-2", "wires: networks"))
+    assert [e[:2] for e in errors] == [(machine, f"traffic {subject}") for machine, subject in asked]
+
+
 def test_programs_that_are_not_here_are_named(scene: Scene) -> None:
     export_all(scene)
     gate = {"name": "dns", "kind": "command", "settings": {"open": ["/not/there"], "close": ["true"]}}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 
+from manifests.machine import Machine
 from pipeline.errors import TargetError, TargetUnavailable, Unsupported, UsageError
 from pipeline.home.control import Controller
 from pipeline.place import CommandResult, Observation
@@ -17,6 +18,7 @@ from pipeline.plans.agree import traffic_of
 from pipeline.plans.model import Plan, TrafficStep
 from pipeline.plans.traffic import Gate, Way
 from pipeline.target import Build, Importer
+from pipeline.wanted import Network, Wanted
 from plans.conftest import shop
 
 
@@ -180,13 +182,16 @@ class Wired:
     """An importer that moves adapters while the machine runs."""
 
     def __init__(self) -> None:
-        self.networks: dict[int, str | None] = {0: "quarantine", 1: "backup"}
+        self.adapters: dict[int, str | None] = {0: "quarantine", 1: "backup"}
 
     def wired(self, build: Build, adapter: int) -> str | None:
-        return self.networks[adapter]
+        return self.adapters[adapter]
 
     def rewire(self, build: Build, adapter: int, network: str | None) -> None:
-        self.networks[adapter] = network
+        self.adapters[adapter] = network
+
+    def networks(self) -> list[str]:
+        return ["backup", "prod-lan", "quarantine"]
 
 
 def test_adapters_are_moved_where_the_importer_can() -> None:
@@ -194,10 +199,32 @@ def test_adapters_are_moved_where_the_importer_can() -> None:
     gate, at = step("port-group", open="prod-lan", closed="quarantine"), way(there(platform))
     assert gate.observe(at) == "closed"
     assert gate.open(at) == "adapter 0 of db is in prod-lan"
-    assert (gate.observe(at), platform.networks) == ("open", {0: "prod-lan", 1: "backup"})
+    assert (gate.observe(at), platform.adapters) == ("open", {0: "prod-lan", 1: "backup"})
     assert gate.close(at) == "adapter 0 of db is in quarantine"
     assert gate.observe(at) == "closed"
     assert gate.close(way()) == "db is not at home"
+
+
+@pytest.mark.parametrize(
+    ("settings", "starts_in", "message"),
+    [
+        ({"open": "prod-lan", "closed": "quarantine"}, "quarantine", ""),
+        ({"open": "prod-lan"}, None, ""),
+        ({"open": "prod", "closed": "quarantine"}, "quarantine", "there is no network prod at the target"),
+        ({"open": "prod-lan", "closed": "prison"}, "quarantine", "there is no network prison at the target"),
+        ({"open": "prod-lan", "adapter": 2}, None, "it has 1 adapters at the target: there is no number 2"),
+        ({"open": "prod-lan", "closed": "quarantine"}, "prod-lan", "users reach it before it is verified"),
+    ],
+)
+def test_adapters_that_cannot_be_moved_are_known_beforehand(
+    settings: dict[str, Any], starts_in: str | None, message: str
+) -> None:
+    wanted = Wanted("db", Machine(name="db", memory_bytes=1 << 28), (Network(name=starts_in),))
+    found = step("port-group", **settings).preflight("db", cast(Importer, Wired()), wanted)
+    assert [f.severity for f in found] == ["error"] * bool(message)
+    assert all(message in f.message and f.remedy for f in found)
+    others = step("port-group", **settings, machines=["web-1"])
+    assert others.preflight("db", cast(Importer, Wired()), wanted) == []
 
 
 def test_where_it_cannot_it_says_what_to_do_instead(guest: Guest) -> None:

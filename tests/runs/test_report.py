@@ -13,6 +13,7 @@ from pipeline.home.control import Controller
 from pipeline.home.site import Ground
 from pipeline.runs.commands import question
 from pipeline.runs.decide import Ask, Hold, Over
+from pipeline.runs.downtime import downtime
 from pipeline.runs.fold import Effect
 from pipeline.runs.journal import Journal
 from pipeline.runs.ownership import current
@@ -227,6 +228,19 @@ def test_the_journal_reads_as_words(disaster: Make) -> None:
     assert any("commit/shop: db@2, web-1@2, web-2@2" in line for line in read)
 
 
+def test_the_runbook_says_of_every_kind_of_gate_what_has_to_be_done(disaster: Make) -> None:
+    wires = {"name": "wires", "kind": "port-group", "settings": {"open": "lan", "closed": "quarantine"}}
+    dns = {"name": "dns", "kind": "command", "settings": {"open": ["dns", "home"], "close": ["dns", "takeover"]}}
+    d = disaster(groups=[{"name": "shop", "waves": [["db"], ["web-1", "web-2"]], "traffic": [wires, dns]}])
+    d.begin()
+    page = runbook(d.state(), d.plan, lambda machine: current(d.repository, machine), lambda _machine: {})
+    finish, back = page.partition("### To go back by hand")[::2]
+    assert 'open wires: port-group `{"closed": "quarantine", "open": "lan"}`' in finish
+    assert 'open dns: command `["dns", "home"]`' in finish
+    assert 'close dns: command `["dns", "takeover"]`' in back
+    assert 'close wires: port-group `{"closed": "quarantine", "open": "lan"}`' in back
+
+
 def test_an_answer_that_nobody_asked_for_is_told_what_is_asked(disaster: Make) -> None:
     d = disaster()
     d.begin()
@@ -235,3 +249,42 @@ def test_an_answer_that_nobody_asked_for_is_told_what_is_asked(disaster: Make) -
     d.conduct()
     with pytest.raises(RunRefused, match="does not ask gate/shop, but commit/shop"):
         question(d.state(), d.plan, "gate/shop")
+
+
+def test_what_the_downtime_went_to_adds_up_and_ends_where_users_come_in(disaster: Make) -> None:
+    d = disaster(approvals={"cutover": True, "gate": False, "commit": True})
+    [group] = d.plan.groups
+    d.begin()
+    d.conduct()
+    assert downtime(d.state(), group) is None, "machines are exported and staged while they work"
+    d.tell("approve")
+    d.conduct()
+    state = d.state()
+    found = downtime(state, group)
+    assert found is not None
+    verbs = ("quiesce", "final", "stop", "prove", "lock", "set", "refresh", "own", "boot", "verify", "clock")
+    assert set(found.steps) == set(verbs)
+    ends = [e.ended for name, e in state.effects.items() if name.partition("/")[0] in verbs and e.ended]
+    assert found.since == min(e.since for n, e in state.effects.items() if n.startswith("quiesce/") and e.since)
+    assert found.seconds == pytest.approx((max(ends) - found.since).total_seconds(), abs=0.02)
+    assert {"moment", "read", "commit"} <= set(state.effect("final/db").result["steps"])
+    assert {"preflight", "stage"} <= set(state.effect("refresh/db").result["steps"])
+    assert {"build", "boot"} <= set(state.effect("boot/db").result["steps"])
+    assert state.effect("final/db").result["disks"][0]["mode"] == "changed blocks"
+    assert "  down " in "\n".join(lines(state, d.plan, None))
+    # What comes after is none.
+    d.tell("approve")
+    d.conduct()
+    assert d.state().outcome == "committed"
+    assert downtime(d.state(), group) == found
+
+
+def test_a_group_that_is_taken_back_has_no_downtime_that_is_over(disaster: Make) -> None:
+    d = disaster()
+    d.bad = {"web-1": "502"}
+    d.begin()
+    d.conduct()
+    d.tell("rollback", "shop")
+    d.conduct()
+    assert d.state().outcome == "rolled back"
+    assert downtime(d.state(), d.plan.groups[0]) is None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import RunRefused
-from pipeline.runs.decide import Ask, Hold, Over
+from pipeline.runs.decide import Ask, Hold, Over, Wait
 from pipeline.runs.ownership import advance, current
 from pipeline.runs.report import lines, undo
 from runs.conftest import MACHINES, Disaster
@@ -155,3 +156,49 @@ def test_a_commit_that_is_half_done_says_which_half(disaster: Make) -> None:
     assert d.killed(2, d.conduct, only="put leases/")
     assert "home for good, but web-1, web-2: the commit goes on" in undo(d.state(), d.plan)
     assert d.conduct() == Over("committed")
+
+
+# -- words that are printed can be said --------------------------------------------------------------------------------
+
+
+def test_while_one_group_is_home_for_good_the_undo_line_says_how_the_other_goes_back(disaster: Make) -> None:
+    d = disaster(groups=[{"name": "data", "waves": [["db"]]}, {"name": "web", "waves": [["web-1", "web-2"]]}])
+    d.begin()
+    d.conduct()
+    assert f"run rollback {d.run} --group data --discard" in undo(d.state(), d.plan)
+    d.tell("approve")
+    asked = d.conduct()
+    assert isinstance(asked, Ask)
+    assert asked.what == "commit/web"
+    said = undo(d.state(), d.plan)
+    assert "no way back for data" in said
+    assert f"run rollback {d.run} --group web --discard" in said
+
+
+def test_a_no_to_the_commit_names_the_way_back_that_is_taken(disaster: Make) -> None:
+    d = disaster()
+    d.begin()
+    d.conduct()
+    d.tell("reject")
+    assert f"run rollback {d.run} --discard" in held(d, "rejected").remedy
+    d.tell("rollback", "shop", discard=True)
+    assert d.conduct() == Over("rolled back")
+
+
+def test_the_time_until_a_commit_begins_when_the_gate_is_open_and_not_when_it_was_tried(
+    disaster: Make, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    step = {"name": "dns", "kind": "command", "settings": {"open": ["test", "-e", str(ready)], "close": ["true"]}}
+    d = disaster(
+        approvals={"cutover": False, "gate": False, "commit": False},
+        commit={"after": "1h", "green": 1, "every": "1min"},
+        groups=[{"name": "shop", "waves": [["db"], ["web-1", "web-2"]], "traffic": [step]}],
+    )
+    d.begin()
+    assert "open/shop/dns" in held(d, "held").reason
+    d.later(2 * HOUR)
+    ready.touch()
+    d.tell("retry")
+    assert isinstance(d.conduct(wait=False), Wait)
+    assert not any(d.state().began(f"commit/{m}") for m in MACHINES)

@@ -3,18 +3,25 @@ the run; then the first wakes up. It must do no harm, and know that it is supers
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from servers import Server
 
+from pipeline.cli import exitcodes
 from pipeline.errors import FailbackError, RunRefused, Superseded
 from pipeline.runs import conductor as conducting
 from pipeline.runs import succession
 from pipeline.runs.decide import Ask, Hold
 from runs.conftest import Disaster
 from runs.test_killed import CALLS, check_back, check_home
+from runs.town import Town, until
 
 Make = Callable[..., Disaster]
 
@@ -102,3 +109,70 @@ def test_a_conductor_that_wakes_up_late_does_no_harm(disaster: Make, call: str, 
                 check_home(d)
             elif woke_into == "rolled back" and not late:
                 check_back(d)
+
+
+def test_one_that_slept_between_two_effects_says_that_it_was_replaced_though_the_run_is_over(disaster: Make) -> None:
+    d = disaster()
+    d.begin()
+    first = d.conductor()
+
+    def slept(_seconds: float) -> None:
+        d.paused = lambda _seconds: None
+        others(d, back=False)
+
+    d.paused = slept
+    with pytest.raises(Superseded, match="by now"):
+        first.conduct(attend=True)
+    assert d.state().outcome == "committed"
+    check_home(d)
+
+
+_BRIDGE = """
+import socket, sys
+from datetime import timedelta
+from pipeline.cli.main import run
+from pipeline.runs import succession
+host, silent = sys.argv.pop(1), float(sys.argv.pop(1))
+socket.gethostname = lambda: host
+succession.SILENT = timedelta(seconds=silent)
+run()
+"""
+"""`failback` on a host of that name, where a conductor counts as silent after so many seconds."""
+_SECONDS = 8.0
+"""More than lie between two signs of life."""
+
+
+@pytest.mark.slow
+def test_a_process_that_was_suspended_ends_when_it_wakes_up_and_another_host_went_on(
+    tmp_path: Path, minio_endpoint: Server
+) -> None:
+    """With the patience of real life: `python -m runs.estate.suspended`."""
+    town = Town(tmp_path, address=minio_endpoint.address())
+
+    def on(host: str, *words: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", _BRIDGE, host, str(_SECONDS), *map(str, words)]
+        return subprocess.Popen(command, env=town.environment(host), stderr=subprocess.PIPE, text=True)
+
+    assert town.failback("repository", "init").returncode == 0
+    town.stops_at("db", "lock")
+    first = on("bridge-1", "run", "start", town.plan)
+    try:
+        until(lambda: town.reached("db"))
+        first.send_signal(signal.SIGSTOP)
+        town.stops_at("db", "nothing")
+        while "is conducted by" in (second := on("bridge-2", "run", "conduct", "town")).communicate(timeout=120)[1]:
+            pass  # it gave signs of life until just before
+        assert second.returncode == exitcodes.RUN_ASKS
+        assert on("bridge-2", "run", "approve", "town").wait(120) == exitcodes.OK
+        entries = town.entries("town")
+        first.send_signal(signal.SIGCONT)
+        said = first.communicate(timeout=60)[1]
+    finally:
+        first.kill()
+        first.wait()
+    assert "on bridge-2 by now" in said
+    assert first.returncode == Superseded.exit_code
+    assert town.entries("town") == entries, "it wrote into the journal"
+    assert town.state("town") == "committed"
+    assert (town.home(), town.takeover()) == (1, {"db": False})
+    assert sum(e["done"] and e["effect"] == "boot/db" for e in town.entries("town", "ended")) == 1

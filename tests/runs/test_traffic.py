@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.runs.decide import Hold
 from runs.conftest import Disaster
 
 Make = Callable[..., Disaster]
@@ -24,3 +25,14 @@ def test_names_of_machines_may_hold_commas(disaster: Make, tmp_path: Path) -> No
     environment = json.loads(told.read_text())
     assert environment["FAILBACK_MACHINES"].splitlines() == ["db", "web, old"]
     assert environment["FAILBACK_EPOCH"].splitlines() == ["2", "2"]
+
+
+def test_a_gate_that_cannot_be_opened_is_found_before_the_takeover_side_is_touched(disaster: Make) -> None:
+    step = {"name": "wires", "kind": "port-group", "settings": {"open": "lan"}}
+    d = disaster(groups=[{"name": "shop", "waves": [["db"], ["web-1", "web-2"]], "traffic": [step]}])
+    d.begin()
+    coming = d.conduct()
+    assert isinstance(coming, Hold)
+    assert "networks of db cannot be switched while it runs" in coming.reason
+    assert d.works_at_takeover() == ["db", "web-1", "web-2"]
+    assert not d.platform.find_machines()

@@ -2,15 +2,18 @@
 
 The machine is switched on at the stand-in, which locks its disks as a real one would. A thread does what a kernel does:
 disks that are plugged in become loop devices with the disk's UUID as serial number, and go when they are unplugged.
+What is written to a nonpersistent one goes nowhere: its loop device is on a copy.
 """
 
 from __future__ import annotations
 
 import base64
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
@@ -76,12 +79,19 @@ class Kernel:
         self._plug(self._server.report()["machines"].get(self._name))
 
     def _plug(self, machine: dict[str, Any] | None) -> None:
-        now = {disk["file"]: disk["uuid"].replace("-", "") for disk in machine["disks"]} if machine else {}
+        now = {disk["file"]: disk for disk in machine["disks"]} if machine else {}
         for file in self._there.keys() - now.keys():
             self._there.pop(file).close()
         for file in now.keys() - self._there.keys():
             with ExitStack() as stack:
-                stack.enter_context(numbered(Path(file), now[file]))
+                disk = now[file]
+                if disk["mode"] == "independent_nonpersistent":
+                    file_there = Path(stack.enter_context(TemporaryDirectory())) / "copy.raw"
+                    convert = ["qemu-img", "convert", "-f", disk["format"], "-O", "raw", file, str(file_there)]
+                    subprocess.run(convert, check=True)
+                else:
+                    file_there = Path(file)
+                stack.enter_context(numbered(file_there, disk["uuid"].replace("-", "")))
                 self._there[file] = stack.pop_all()
 
 

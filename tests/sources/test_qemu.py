@@ -123,6 +123,11 @@ def test_a_moment_stays_that_moment_while_the_guest_writes(raw: QemuHarness) -> 
         assert raw.written(content(reading, 0)) == first
 
 
+def test_a_machine_may_have_a_folder_with_a_long_path(tmp_path: Path) -> None:
+    with closing(QemuHarness(tmp_path / ("long" * 30))) as harness:
+        assert harness.written(harness.read()[0]) >= 1
+
+
 @contextmanager
 def held(disk: Path, image_format: str) -> Iterator[None]:
     """Somebody else has it open to write."""

@@ -15,7 +15,7 @@ from pipeline.exporters.open import open_exporter
 from pipeline.store.fault import FaultyStore
 from pipeline.transfer import index_writer
 from pipeline.transfer.export_request import ChangedBlocks
-from pipeline.transfer.index_copy import copy_folder
+from pipeline.transfer.index_copy import claimed, copy_folder, known_sequence
 from pipeline.transfer.index_reader import IndexReader
 from transfer.support import CHUNK, MIB, FakeDisk, Workbench, make_disk, noise, poke, punch, same, text
 
@@ -194,6 +194,25 @@ def damage(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
     data[offset % len(data)] ^= 0x10
     path.write_bytes(data)
+
+
+def test_a_copy_that_another_export_has_is_left_alone(bench: Workbench, tmp_path: Path) -> None:
+    """It may have been taken for dead while it slept, and may wake up in the middle of this one."""
+    source = source_of(tmp_path)
+    bench.export(source)
+    copy = copy_of(bench)
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    with claimed(copy) as ours:
+        assert ours
+        poke(source, 3 * CHUNK, noise(10, "later"))
+        bench.export(source)
+        assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    restored_equals(bench, source)
+    poke(source, 5 * CHUNK, noise(10, "later still"))
+    bench.export(source)
+    assert known_sequence(copy) == 3
+    restored_equals(bench, source)
+    bench.check_pack_lists()
 
 
 DAMAGES = [

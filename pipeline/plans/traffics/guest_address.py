@@ -16,11 +16,13 @@ from pydantic import AfterValidator, Field
 
 from manifests.machine import Model
 from pipeline.errors import TargetError, TargetUnavailable, UsageError
+from pipeline.finding import Finding
 from pipeline.place import CommandResult
 from pipeline.plans.model import Group, MachineName, Plan
 from pipeline.plans.traffic import Gate, State, Way
 from pipeline.target import Build, Importer
 from pipeline.verify.duration import Seconds
+from pipeline.wanted import Wanted
 
 
 def _address(text: str) -> str:
@@ -50,6 +52,13 @@ class GuestAddressGate(Gate[GuestAddressSettings]):
                 f"{self.settings.machine} is not in group {group.name}",
                 remedy=f"its machines are {', '.join(group.machines)}",
             )
+
+    def preflight(self, machine: str, importer: Importer, wanted: Wanted) -> list[Finding]:
+        if machine != self.settings.machine or "command" in importer.abilities.guest:
+            return []
+        message = "its platform, or our importer for it, runs no commands in guests: no address can be put on in it"
+        remedy = "use a traffic step of kind command (firewall, load balancer, DNS) or, on VMware, port-group"
+        return [Finding("error", "guest", message, remedy)]
 
     def open(self, way: Way) -> str:
         settings = self.settings

@@ -13,9 +13,16 @@ from pydantic import Field
 
 from manifests.machine import Model
 from pipeline.errors import TargetError, TargetUnavailable, Unsupported, UsageError
+from pipeline.finding import Finding
 from pipeline.plans.model import Group, MachineName, Plan
 from pipeline.plans.traffic import Gate, State, Way
-from pipeline.target import Build
+from pipeline.target import Build, Importer
+from pipeline.wanted import Wanted
+
+_CANNOT = (
+    "the networks of {name} cannot be switched while it runs: its platform, or our importer for it, does not do that"
+)
+_INSTEAD = "use a traffic step of kind command (firewall, load balancer, DNS) or guest-address"
 
 
 @runtime_checkable
@@ -27,6 +34,9 @@ class Rewires(Protocol):
 
     def rewire(self, build: Build, adapter: int, network: str | None) -> None:
         """Move it there while the machine runs; nothing when it is there. Raises TargetError."""
+
+    def networks(self) -> list[str]:
+        """Names of those that adapters can be moved to. Raises TargetError."""
 
 
 class PortGroupSettings(Model):
@@ -50,6 +60,29 @@ class PortGroupGate(Gate[PortGroupSettings]):
                 )
         if self.settings.closed == self.settings.open:
             raise UsageError(f"open and closed are one network, {self.settings.open}", remedy="name two")
+
+    def preflight(self, machine: str, importer: Importer, wanted: Wanted) -> list[Finding]:
+        settings, found = self.settings, list[Finding]()
+        if settings.machines and machine not in settings.machines:
+            return []
+        if not isinstance(importer, Rewires):
+            return [Finding("error", "networks", _CANNOT.format(name=machine), _INSTEAD)]
+        there = importer.networks()
+        for network in (settings.open, settings.closed):
+            if network is not None and network not in there:
+                known = ", ".join(there[:10]) or "none"
+                message = f"there is no network {network} at the target"
+                found.append(Finding("error", "networks", message, f"correct the traffic step; there are {known}"))
+        if settings.adapter >= len(wanted.networks):
+            message = f"it has {len(wanted.networks)} adapters at the target: there is no number {settings.adapter}"
+            found.append(Finding("error", "networks", message, "they are counted from 0; correct `adapter`"))
+        elif wanted.networks[settings.adapter].name == settings.open:
+            message = f"adapter {settings.adapter} starts in {settings.open}: users reach it before it is verified"
+            remedy = (
+                f"map its network to {settings.closed or '{isolated: true}'}: the step moves it when the gate opens"
+            )
+            found.append(Finding("error", "networks", message, remedy))
+        return found
 
     def open(self, way: Way) -> str:
         return "; ".join(self._move(way, name, self.settings.open) for name in self._machines(way))
@@ -99,9 +132,5 @@ class PortGroupGate(Gate[PortGroupSettings]):
     def _able(self, way: Way, name: str) -> tuple[Rewires, Build]:
         importer, build = way.at_home(name)
         if not isinstance(importer, Rewires):
-            raise Unsupported(
-                f"the networks of {name} cannot be switched while it runs: its platform, or our importer for it, does "
-                "not do that",
-                remedy="use a traffic step of kind command (firewall, load balancer, DNS) or guest-address",
-            )
+            raise Unsupported(_CANNOT.format(name=name), remedy=_INSTEAD)
         return importer, build

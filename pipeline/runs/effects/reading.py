@@ -74,9 +74,9 @@ def holder(run: str) -> str:
 
 def _exported(job: Job, *, final: bool) -> Result:
     step = "final" if final else "export"
-    point = job.newest()
+    point, how = job.newest(), Result()
     if point is None or not _is_ours(point, job.run, step):
-        point = export_from(
+        taken = export_from(
             job.ground,
             job.source,
             job.subject,
@@ -86,8 +86,11 @@ def _exported(job: Job, *, final: bool) -> Result:
             tags={**job.machine.tags, RUN_TAG: job.run, STEP_TAG: step},
             memory=job.ground.memory // max(1, job.plan.limits.parallel),
         )
+        point = taken.point
+        disks = [{"number": d.number, "mode": d.mode, "reason": d.reason} for d in taken.disks]
+        how = {"disks": disks, "steps": dict(taken.steps)}
     job.source.exported(job.subject, job.settings, point)
-    return _said(point)
+    return {**_said(point), **how}
 
 
 def _given_up(job: Job, who: str) -> Result:

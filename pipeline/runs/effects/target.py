@@ -13,16 +13,19 @@ from manifests.names import encode_machine
 from pipeline.catalogue import Point
 from pipeline.collect.record import hold
 from pipeline.errors import FailbackError, RunRefused, TargetError, Unsupported, VerifyError
+from pipeline.finding import Finding
 from pipeline.home.arrival import Verify
 from pipeline.home.boot import switch_on
 from pipeline.home.bring import bring_home
 from pipeline.home.clean import holder_of
 from pipeline.home.control import Controller
-from pipeline.home.ready import check_ready
+from pipeline.home.ready import check_ready, not_ready
 from pipeline.home.rehearse import rehearse as rehearse_one
 from pipeline.home.settle import drop, settled
 from pipeline.home.site import Site
 from pipeline.home.stage import staged
+from pipeline.laps import Laps
+from pipeline.plans.agree import traffic_findings
 from pipeline.runs.decide import looked_since
 from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
 from pipeline.runs.effects.sides import check_free
@@ -35,6 +38,7 @@ from pipeline.verify.results import Results
 from pipeline.verify.runner import run_checks
 from pipeline.verify.short import parse_hook
 from pipeline.verify.subject import BuildSubject
+from pipeline.wanted import Wanted
 
 GUEST_SECONDS = 20.0
 GUEST_OFF = 120.0
@@ -48,11 +52,11 @@ def preflight(job: Job) -> Result:
         check_free(epoch)
     gone = job.subject in job.state.vouched  # nothing is asked of a takeover side that was given up
     found = [] if gone else job.source.preflight(job.subject, job.settings)
-    errors = [f for f in found if f.severity == "error"]
     point = job.newest()
     if point is not None:
         with job.site() as site:
-            found += check_ready(site, point, job.wanted(point), Intent("production", boots=True))
+            found += _ready(job, site, point, job.wanted(point))
+    errors = [f for f in found if f.severity == "error"]
     if errors:
         raise RunRefused(f"{errors[0].subject}: {errors[0].message}", remedy=errors[0].remedy)
     return {"findings": [f"{f.severity}: {f.subject}: {f.message}" for f in found if f.severity != "note"]}
@@ -118,16 +122,19 @@ def boot(job: Job) -> Result:
     if epoch.side != "home-provisional":
         raise RunRefused(f"{job.subject} is {epoch.side}: it may not start at home", remedy="look who moved it")
     point = job.point()
-    wanted = job.wanted(point)
+    wanted, laps = job.wanted(point), Laps()
     with job.site() as site:
         job.confirm()
-        build = bring_home(site, point, wanted, boot=False).build
+        laps.lap("confirm")
+        build = bring_home(site, point, wanted, boot=False, laps=laps).build
         assert build is not None  # the target has machines: a crew is not made else
         job.confirm()
         job.check_off()
+        laps.lap("confirm")
         with site.held(f"run {job.run} starts {job.subject}"):
             switch_on(site, build, wanted)
-    return {"name": build.name, "point": point.manifest.label}
+    laps.lap("boot")
+    return {"name": build.name, "point": point.manifest.label, "steps": laps.steps}
 
 
 def verify(job: Job) -> Result:
@@ -196,13 +203,26 @@ def halt(job: Job) -> Result:
         return {"off": True, "seen": f"{site.target} says it is off, and its layer is gone"}
 
 
+def _ready(job: Job, site: Site, point: Point, wanted: Wanted) -> list[Finding]:
+    """What stops nobody. Raises NotReady: better before the takeover side was touched than after."""
+    found = check_ready(site, point, wanted, Intent("production", boots=True))
+    gates = traffic_findings(job.plan, job.subject, site.importer, wanted)
+    if errors := [f for f in gates if f.severity == "error"]:
+        raise not_ready(site, errors)
+    return [*found, *gates]
+
+
 def _staged(job: Job, point: Point) -> Result:
-    wanted = job.wanted(point)
+    wanted, laps = job.wanted(point), Laps()
     with job.site() as site:
-        check_ready(site, point, wanted, Intent("production", boots=True))
+        _ready(job, site, point, wanted)
+        laps.lap("preflight")
         hold(job.repository, point, holder=holder_of(site), reason=f"on disks at {site.target}, by run {job.run}")
         with site.held(f"run {job.run} stages {point.manifest.label}"):
-            found = staged(site, settled(site, point, reuse=False), point, wanted, instant=False)
+            place = settled(site, point, reuse=False)
+            laps.lap("find")
+            found = staged(site, place, point, wanted, instant=False)
+            laps.lap("stage", found.steps)
     written = sum(disk.counters.written for disk in found.disks)
     return {
         "point": point.manifest.label,
@@ -211,6 +231,7 @@ def _staged(job: Job, point: Point) -> Result:
         "place": str(site.marker),
         "written": written,
         "disks": [{"number": d.number, "mode": d.mode, "reason": d.reason, "proof": d.proof} for d in found.disks],
+        "steps": laps.steps,
     }
 
 

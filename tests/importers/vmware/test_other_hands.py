@@ -160,6 +160,33 @@ def test_a_snapshot_of_somebody_else_is_neither_deleted_nor_written_over(
     is_one_machine(harness)
 
 
+def test_a_machine_whose_layer_somebody_removed_is_never_taken_for_a_stage(
+    harness: VmwareHarness, server: VSphere, client: Client
+) -> None:
+    stage(harness)
+    with harness.open() as importer:
+        place = harness.found(importer)
+        assert place.stage is not None
+        build = importer.build(place, place.stage, harness.wanted(), "production")
+        importer.boot(build, build.networks)
+        client.wait(ours(harness, client).RemoveAllSnapshots_Task(True))
+        importer.stop(build, seconds=0)
+        place = harness.found(importer)
+        assert place.state == "kept"
+        assert place.build is not None
+        assert place.stage is not None
+        assert "somebody removed the snapshot" in importer.check(place.stage)
+        server.forget()
+        with pytest.raises(TargetBusy, match="cannot be made another point's"):
+            stage(harness, 2)
+        with pytest.raises(TargetError, match="cannot be dropped"):
+            importer.finish(place, place.build, keep=False)
+        assert not {"ImportVApp", "Destroy_Task"} & server.report()["calls"].keys()
+        assert importer.boot(place.build, ()).booted
+        assert harness.found(importer).state == "running"
+        importer.stop(place.build, seconds=0)
+
+
 def test_a_disk_that_somebody_plugged_in_is_never_deleted(harness: VmwareHarness, client: Client) -> None:
     other = client.create(machine_spec("data"))
     try:

@@ -32,6 +32,11 @@ COMMAND = (sys.executable, "-c", "from pipeline.cli.main import run; run()")
 SECONDS = 900.0
 
 
+def on_host(name: str) -> tuple[str, ...]:
+    """What a command begins with that is to take itself for one on a host of that name; its process stays the same."""
+    return ("unshare", "--uts", "sh", "-c", f'hostname {name} && exec "$@"', "sh") if name else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """How a command ended."""
@@ -96,16 +101,7 @@ class Estate:
         checks = {name: self._checks(name, name in failing) for name in self.machines}
         document: dict[str, Any] = {
             "name": "shop",
-            "target": "qemu",
-            "mapping": {
-                "networks": {"*": {"name": "user"}},
-                "options": {"qemu": {"accelerator": "tcg"}},
-                "machines": {
-                    first: {
-                        "options": {"qemu": {"accelerator": "tcg", "forwards": {self.ports["home"]: DATABASE_PORT}}}
-                    }
-                },
-            },
+            **self._home(),
             "source": {"kind": "qemu"},
             "machines": {
                 first: {
@@ -121,7 +117,7 @@ class Estate:
                     for name in others
                 },
             },
-            "groups": [{"name": "shop", "waves": [[first], others], "traffic": [self._traffic()]}],
+            "groups": [{"name": "shop", "waves": [[first], others], "traffic": self._traffic()}],
             "approvals": {"cutover": False, "gate": False, "commit": False},
             "commit": {"after": "5s", "green": 1, "every": "1s"},
             "deadlines": {"checks": "10min"},
@@ -129,6 +125,18 @@ class Estate:
         path = self.root / "shop.yaml"
         path.write_text(yaml.safe_dump(document | changes, sort_keys=False))
         return path
+
+    def _home(self) -> dict[str, Any]:
+        """Target and mapping."""
+        forwards = {self.ports["home"]: DATABASE_PORT}
+        return {
+            "target": "qemu",
+            "mapping": {
+                "networks": {"*": {"name": "user"}},
+                "options": {"qemu": {"accelerator": "tcg"}},
+                "machines": {self.machines[0]: {"options": {"qemu": {"accelerator": "tcg", "forwards": forwards}}}},
+            },
+        }
 
     def _checks(self, name: str, failing: bool) -> list[dict[str, Any]]:
         if name == self.machines[0]:
@@ -154,22 +162,21 @@ class Estate:
             })  # fmt: skip
         return found
 
-    def _traffic(self) -> dict[str, Any]:
+    def _traffic(self) -> list[dict[str, Any]]:
         def move(side: str) -> list[str]:
             return ["/bin/sh", "-c", f"echo {side} >{self.gate}.new && mv {self.gate}.new {self.gate}"]
 
         see = f"[ $(cat {self.gate}) = home ] && echo open || echo closed"
-        return {
-            "name": "clients",
-            "kind": "command",
-            "settings": {"open": move("home"), "close": move("takeover"), "observe": ["/bin/sh", "-c", see]},
-        }
+        programs = {"open": move("home"), "close": move("takeover"), "observe": ["/bin/sh", "-c", see]}
+        return [{"name": "clients", "kind": "command", "settings": programs}]
 
     # -- failback --------------------------------------------------------------------------------------------------
 
-    def failback(self, *arguments: object) -> Done:
-        words = [*COMMAND, *map(str, arguments)]
-        done = subprocess.run(words, env=self.environ, capture_output=True, text=True, timeout=SECONDS, check=False)
+    def failback(self, *arguments: object, host: str = "") -> Done:
+        """`host`: name of one of its own (needs root), which has a state folder, and reaches the same platforms."""
+        words = [*on_host(host), *COMMAND, *map(str, arguments)]
+        environ = self.environ_of(host)
+        done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
         print(f"$ failback {' '.join(map(str, arguments))}  -> {done.returncode}\n{done.stdout}{done.stderr}")
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
@@ -179,13 +186,23 @@ class Estate:
         """What commands that were left to themselves said."""
         return (self.root / "begun.log").read_text()
 
-    def begun(self, *arguments: object) -> subprocess.Popen[str]:
+    def environ_of(self, host: str) -> dict[str, str]:
+        if not host:
+            return self.environ
+        home, state = self.root / "home", self.root / host
+        (state / "targets").mkdir(parents=True, exist_ok=True)
+        home.mkdir(exist_ok=True)
+        if not (state / "targets" / "qemu").exists():
+            (state / "targets" / "qemu").symlink_to(home, target_is_directory=True)
+        return {**self.environ, "FAILBACK_STATE_DIR": str(state)}
+
+    def begun(self, *arguments: object, host: str = "") -> subprocess.Popen[str]:
         """Left to itself; killed at the end of the estate if it still runs."""
-        words = [*COMMAND, *map(str, arguments)]
-        log = (self.root / "begun.log").open("a")
+        words = [*on_host(host), *COMMAND, *map(str, arguments)]
+        log = (self.root / f"begun{host and '-'}{host}.log").open("a")
         with log:
             process = subprocess.Popen(
-                words, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True
+                words, env=self.environ_of(host), stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True
             )
         self._stack.callback(process.kill)
         return process

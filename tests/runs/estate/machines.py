@@ -70,9 +70,21 @@ def await_ready(folder: Path, *, database: bool, beacon: int) -> None:
     script += ["echo '::respawn:/etc/guest/beacon' >>/etc/inittab"]
     script += ["echo '::respawn:/etc/guest/database serve' >>/etc/inittab"] if database else []
     script += ["sync", "kill -HUP 1", "killall journal; touch /run/installed"]
+    _told(folder, "\n".join(script), end)
+
+
+def at_every_boot(folder: Path, command: str) -> None:
+    """Of a machine that is up: the command runs once at each boot from now on."""
+    line = f"::once:/bin/sh -c '{command}'"
+    script = f'grep -qxF "{line}" /etc/inittab || echo "{line}" >>/etc/inittab; sync'
+    _told(folder, script, time.monotonic() + BOOT_SECONDS)
+
+
+def _told(folder: Path, script: str, end: float) -> None:
+    """As often as it takes: it finds what it did before."""
     while True:
         try:
-            takeover.tell(folder, "\n".join(script))
+            takeover.tell(folder, script)
             return
         except (OSError, FailbackError):
             assert time.monotonic() < end, f"no agent in {folder}"

@@ -39,6 +39,10 @@ func (a Attached) snapshotable() bool {
 	return !strings.HasPrefix(a.Backing.DiskMode, "independent")
 }
 
+// forgets says whether what the machine writes to the disk is thrown away: it lands in a redo log that goes when the disk
+// is unplugged or the machine is switched off.
+func (a Attached) forgets() bool { return a.Backing.DiskMode == "independent_nonpersistent" }
+
 func (w *World) openDisk(name string) (*Descriptor, error) {
 	file := w.local(name)
 	if file == "" {

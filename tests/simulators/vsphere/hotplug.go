@@ -3,6 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +21,12 @@ func deviceName(key int32) string { return fmt.Sprintf("d%d", key) }
 // machine has disk.EnableUUID. `index` is the place in the order of booting; negative: none.
 func (w *World) diskDevices(vm *simulator.VirtualMachine, attached Attached, index int) (node, front map[string]any, err error) {
 	key := attached.Device.Key
-	if node, err = w.blockNode(attached.Path(), nodeName(key), 0); err != nil {
+	if attached.forgets() {
+		node, err = w.redoNode(vm, attached)
+	} else {
+		node, err = w.blockNode(attached.Path(), nodeName(key), 0)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	var kind string
@@ -94,6 +102,29 @@ func (w *World) blockNode(name, node string, depth int) (map[string]any, error) 
 	return options, nil
 }
 
+// redoLog is the file that a running machine's writes to a nonpersistent disk go to.
+func (w *World) redoLog(vm *simulator.VirtualMachine, attached Attached) string {
+	return filepath.Join(w.home(vm), fmt.Sprintf("redo-%d.REDO", attached.Device.Key))
+}
+
+// redoNode describes a disk that is only read, below a fresh redo log.
+func (w *World) redoNode(vm *simulator.VirtualMachine, attached Attached) (map[string]any, error) {
+	node := nodeName(attached.Device.Key)
+	lower, err := w.blockNode(attached.Path(), node+"-1", 1)
+	if err != nil {
+		return nil, err
+	}
+	file := w.redoLog(vm, attached)
+	command := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", file, fmt.Sprint(attached.Device.CapacityInBytes))
+	if output, err := command.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%s: %s", file, strings.TrimSpace(string(output)))
+	}
+	return map[string]any{
+		"driver": "qcow2", "node-name": node, "discard": "unmap", "backing": lower,
+		"file": map[string]any{"driver": "file", "filename": file, "discard": "unmap"},
+	}, nil
+}
+
 // plug adds a disk to a machine that is running.
 func (w *World) plug(vm *simulator.VirtualMachine, attached Attached) *Failure {
 	running := w.guests.get(vm.Self.Value)
@@ -117,6 +148,9 @@ func (w *World) plug(vm *simulator.VirtualMachine, attached Attached) *Failure {
 
 // unplug takes a disk out of a machine that is running: its bytes are in the file when it returns.
 func (w *World) unplug(vm *simulator.VirtualMachine, attached Attached) *Failure {
+	if attached.forgets() {
+		defer os.Remove(w.redoLog(vm, attached))
+	}
 	running := w.guests.get(vm.Self.Value)
 	if running == nil {
 		return nil
@@ -126,6 +160,9 @@ func (w *World) unplug(vm *simulator.VirtualMachine, attached Attached) *Failure
 		return systemError("%v", err)
 	}
 	var nodes []string
+	if attached.forgets() {
+		nodes = append(nodes, nodeName(attached.Device.Key))
+	}
 	for _, file := range files {
 		disk, err := w.openDisk(file)
 		if err != nil {

@@ -44,18 +44,19 @@ func (m *Machine) powerOn(ctx *simulator.Context, request *types.PowerOnVM_Task)
 			return failure
 		}
 	}
+	booted(ctx, vm, time.Now()) // before it shows as on: nobody sees it on without knowing since when
 	answer := vm.PowerOnVMTask(ctx, request)
 	_, failure := w.inner(ctx, answer, func() types.ManagedObjectReference {
 		return answer.(*methods.PowerOnVM_TaskBody).Res.Returnval
 	})
 	if failure != nil {
+		booted(ctx, vm, nil)
 		w.guests.kill(vm.Self.Value)
 		return failure
 	}
 	changed(ctx, vm)
-	booted(ctx, vm, time.Now())
 	w.applyGuest(ctx, vm)
-	return nil
+	return w.plugCables(vm)
 }
 
 // booted notes since when the machine is on; nil: it is off.

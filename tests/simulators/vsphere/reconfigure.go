@@ -64,7 +64,7 @@ func (m *Machine) reconfigure(ctx *simulator.Context, request *types.ReconfigVM_
 		}
 	}
 	w.noteMAC(ctx, vm)
-	return nil
+	return w.plugCables(vm)
 }
 
 func (m *Machine) checkReconfigure(ctx *simulator.Context, spec *types.VirtualMachineConfigSpec) *Failure {
@@ -99,7 +99,9 @@ func (m *Machine) checkReconfigure(ctx *simulator.Context, spec *types.VirtualMa
 			return invalidPowerState(types.VirtualMachinePowerStatePoweredOff, vm.Runtime.PowerState)
 		}
 		if !isDisk && w.guests.get(vm.Self.Value) != nil {
-			return &Failure{&types.NotSupported{}, "The stand-in's QEMU takes and gives disks only while it runs."}
+			if failure := w.checkLive(vm, device); failure != nil {
+				return failure
+			}
 		}
 		if device.Operation == types.VirtualDeviceConfigSpecOperationAdd {
 			if isDisk && disk.UnitNumber != nil && (*disk.UnitNumber == controllerUnit || *disk.UnitNumber > lastUnit) {

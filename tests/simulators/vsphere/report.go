@@ -47,6 +47,7 @@ type AttachedDisk struct {
 	Capacity   int64  `json:"capacity"`
 	Controller int32  `json:"controller"`
 	Unit       int32  `json:"unit"`
+	Mode       string `json:"mode"`
 	Written    int64  `json:"written"` // by QEMU since power-on
 }
 
@@ -157,7 +158,8 @@ func (w *World) machineState(vm *simulator.VirtualMachine) MachineState {
 	for _, attached := range attachedDisks(vm.Config.Hardware.Device) {
 		disk := AttachedDisk{
 			Path: attached.Path(), UUID: attached.Backing.Uuid, Capacity: attached.Device.CapacityInBytes,
-			Controller: attached.Device.ControllerKey, Written: written[deviceName(attached.Device.Key)],
+			Controller: attached.Device.ControllerKey, Mode: attached.Backing.DiskMode,
+			Written: written[deviceName(attached.Device.Key)],
 		}
 		if attached.Device.UnitNumber != nil {
 			disk.Unit = *attached.Device.UnitNumber
