@@ -25,7 +25,7 @@ from pipeline.runs.entries import (
     Taken,
     Turned,
 )
-from pipeline.runs.fold import Effect, RunState, open_question
+from pipeline.runs.fold import Effect, RunState, asked_now, open_question
 from pipeline.runs.line import UNDONE_BY, ordered
 from pipeline.units import duration, size
 
@@ -276,8 +276,7 @@ def _wanted(state: RunState) -> list[str]:
         return [_RESUME.format(state.run)]
     if state.stand is not None:
         return [state.stand.remedy or choices(state)]
-    asked = [question for name, question in state.questions.items() if open_question(state, name)]
-    return [line for question in asked for line in _question(state, question.what, question.shown)]
+    return [line for question in asked_now(state) for line in _question(state, question.what, question.shown)]
 
 
 def _question(state: RunState, what: str, shown: dict[str, Any]) -> list[str]:

@@ -204,6 +204,11 @@ def test_what_a_person_can_do_is_said_whoever_looks(disaster: Make) -> None:
     d.tell("retry")
     d.tell("approve")
     assert f"`failback run conduct {d.run}` goes on" in told(d)
+    assert isinstance(d.conduct(), Ask)
+    assert "run approve" in told(d)
+    d.tell("rollback", "shop", discard=True)
+    assert "run approve" not in told(d), "a group that goes back is asked nothing more"
+    assert f"`failback run conduct {d.run}` goes on" in told(d)
 
 
 def test_the_journal_reads_as_words(disaster: Make) -> None:
