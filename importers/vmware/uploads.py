@@ -23,8 +23,8 @@ from pipeline.finding import Finding
 TRY_SECONDS = 8.0
 _AT_ONCE = 8
 _REMEDY = (
-    "make the host's name known to this host's DNS and open port 443 to it, or say with `hosts` in the options where "
-    "it is reached"
+    "make the host's name known to this host's DNS and open port 443 to it, or say in the options where it is "
+    "reached: `hosts: {HOST: ADDRESS}`"
 )
 
 

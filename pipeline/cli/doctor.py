@@ -33,7 +33,7 @@ def doctor(
         typer.Option(
             "--deep",
             metavar="FILE",
-            help="Try on the target what was never run on a real one: small things are made there and removed again. "
+            help="With --to: try there what was never run on a real one: small things are made and removed again. "
             "The report goes to FILE.",
         ),
     ] = None,
@@ -53,6 +53,8 @@ def doctor(
         for tried in try_out(invocation, to, mapping, deep):
             say(f"{tried.outcome}: {tried.point} ({tried.seconds:.1f} s): {tried.detail}")
         say(f"the report is in {deep}")
+    elif deep is not None:
+        say(f"nothing was tried on {to}, and {deep} was not written: what is bad has to be mended first")
     say(f"{count(len(bad), 'thing')} to mend" if bad else "this host is ready")
     if bad:
         invocation.failed_quietly("; ".join(f"{finding.about}: {finding.text}" for finding in bad))

@@ -50,8 +50,9 @@ def import_(
     device: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="N=PATH:size=BYTES|serial=TEXT",
-            help="Write disk N onto this block device, if it has that size or serial. All of it is overwritten.",
+            metavar="N=DEVICE",
+            help="Write disk N onto a block device, PATH:size=BYTES or PATH:serial=TEXT, if it has that size or "
+            "serial. All of it is overwritten.",
         ),
     ] = None,
     mapping: MapOption = "",

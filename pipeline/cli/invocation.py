@@ -308,6 +308,11 @@ class Invocation:
         logs.logger().info("requests: %s", "; ".join(parts) or "none")
 
 
+def _flowing(text: str | None) -> str:
+    """A docstring whose paragraphs are of one line each: a terminal breaks them where it is as wide as that."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(text or "").split("\n\n"))
+
+
 def command(function: Callable[..., Ending | None]) -> Callable[..., None]:
     """Make `function(invocation, …)` a Typer command that takes the common options too."""
     signature = inspect.signature(function, eval_str=True)
@@ -324,7 +329,7 @@ def command(function: Callable[..., Ending | None]) -> Callable[..., None]:
         if code:
             raise typer.Exit(code)
 
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__name__, run.__doc__ = function.__name__, _flowing(function.__doc__)
     parameters = [inspect.Parameter("ctx", keyword, annotation=typer.Context)]
     parameters += [p.replace(kind=keyword) for p in own]
     parameters += [inspect.Parameter(n, keyword, annotation=a, default=d) for n, (a, d) in extra.items()]

@@ -20,7 +20,9 @@ MapOption = Annotated[
         "own options.",
     ),
 ]
-ToOption = Annotated[str, typer.Option("--to", metavar="TARGET", help="Where to: files, qemu, or what is installed.")]
+ToOption = Annotated[
+    str, typer.Option("--to", metavar="TARGET", help="The target: files, qemu, vmware, or another that is installed.")
+]
 
 
 def read_mapping(where: str, **said: Any) -> Mapping:

@@ -157,8 +157,15 @@ def _side(world: World, name: str) -> Iterator[Found]:
             "error",
             "ownership",
             f"it is {owner.side}, by run {owner.run}: it does not belong to the takeover side",
-            f"`failback run show {owner.run}` says where that run is, and how it goes on or back",
+            _way_back(owner.side, owner.run, name),
         )
+
+
+def _way_back(side: str, run: str, name: str) -> str:
+    """How a machine comes to belong to the takeover side again."""
+    if side == "home-committed":
+        return f"it came home for good; if it runs elsewhere again, `failback run reown {name} --reason WHY` says so"
+    return f"`failback run show {run}` says where that run is, and how it goes on or back"
 
 
 def _source(world: World, name: str, machine: MachinePlan) -> Generator[Found, None, SourceAbilities | None]:
@@ -169,45 +176,53 @@ def _source(world: World, name: str, machine: MachinePlan) -> Generator[Found, N
     except FailbackError as error:
         yield _found(name, "error", "source", error.message, error.remedy or "correct the plan's `source`")
         return None
+    said = set[str]()
     try:
         for finding in source.preflight(name, machine.source):
+            said.add(finding.subject)
             yield Found(name, Finding(finding.severity, f"source: {finding.subject}", finding.message, finding.remedy))
     except FailbackError as error:
         yield _found(name, "error", "source", error.message, error.remedy or "look whether the platform answers")
     kind = world.plan.source.kind
-    for lacking, severity, message, remedy in _lacking(kind, able):
-        if lacking:
+    for lacking, subject, severity, message, remedy in _lacking(kind, able):
+        if lacking and subject not in said:
             yield _found(name, severity, "source", message, remedy)
     return able
 
 
-def _lacking(kind: str, able: SourceAbilities) -> Iterator[tuple[bool, Severity, str, str]]:
+def _lacking(kind: str, able: SourceAbilities) -> Iterator[tuple[bool, str, Severity, str, str]]:
+    """Whether it lacks something, and under which subject a source itself says so (better: it names the setting)."""
     yield (
         able.proof == "none",
+        "prove_stopped",
         "warning",
         f"{kind} cannot prove that the machine is off: the run stops there until a person vouches for it",
         "name a program that proves it, or be there",
     )
     yield (
         not able.locks,
+        "lock",
         "warning",
         f"{kind} cannot keep the machine from starting by itself at the takeover site",
         "switch autostart and high availability off there before the cutover",
     )
     yield (
         not able.reads,
+        "disks",
         "warning",
         f"{kind} gives no disks: points of this machine have to come from exports elsewhere, the last one too",
         "schedule them there, and add a condition of kind point-age",
     )
     yield (
         able.reads and not able.changes,
+        "changes",
         "note",
         f"{kind} does not know what changed: the last export reads whole disks, and downtime grows with them",
         "",
     )
     yield (
         able.quiesce == "none",
+        "quiesce",
         "note",
         f"{kind} stops no services: the machine is shut down before its last export, and downtime grows by that",
         "",

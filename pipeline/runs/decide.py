@@ -115,7 +115,7 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
     if state.cancelled and not touched(state):
         return Finish("cancelled")
     if state.stand is not None:
-        return Hold(state.stand.state, state.stand.reason, state.stand.remedy, journaled=True)
+        return Hold(state.stand.state, state.stand.reason, state.stand.remedy or choices(state), journaled=True)
     for item in line(state, plan, abilities):
         group = getattr(item, "group", "")
         if group and not suspect and (late := _late(state, plan, group, now)) is not None:
@@ -349,6 +349,11 @@ def _window(state: RunState, machine: str) -> str:
 def _before(run: str) -> str:
     """Nothing was touched yet."""
     return f"`failback run retry {run}`, or `failback run cancel {run}`"
+
+
+def choices(state: RunState) -> str:
+    """Of one that a person holds. The way back of one that has touched anything is said with what it costs."""
+    return f"`failback run retry {state.run}`" if touched(state) else _before(state.run)
 
 
 def _choices(state: RunState, plan: Plan, group: str, *, back: bool = False) -> str:

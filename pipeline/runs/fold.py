@@ -167,6 +167,17 @@ def open_question(state: RunState, what: str) -> bool:
     return answer is None or answer.binding != asked.binding or answer.time < asked.time
 
 
+def asked_now(state: RunState) -> list[Question]:
+    """What nobody has answered; a group that goes back is asked nothing more."""
+    names = (n for n in state.questions if open_question(state, n) and n.partition("/")[2] not in state.back)
+    return [state.questions[name] for name in names]
+
+
+def waits_for_person(state: RunState) -> bool:
+    """Nothing goes on before somebody says something."""
+    return bool(state.paused or state.stand or asked_now(state))
+
+
 def fold(run: str, entries: Iterable[Entry]) -> RunState:
     """The state after `entries`. Raises CorruptObject when they do not begin as a run does."""
     state = RunState(run)

@@ -8,10 +8,24 @@ from typing import Any
 
 from pipeline.laps import shown
 from pipeline.plans.model import Group, Plan
-from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, gate_opened, given_up, touched, way_back
+from pipeline.runs.decide import Ask, Hold, Look, Next, Paused, Wait, choices, gate_opened, given_up, touched, way_back
 from pipeline.runs.downtime import downtime
-from pipeline.runs.entries import Entry
-from pipeline.runs.fold import Effect, RunState, open_question
+from pipeline.runs.entries import (
+    Asked,
+    Away,
+    Body,
+    Decided,
+    Ended,
+    Entry,
+    Finished,
+    Held,
+    Intended,
+    Met,
+    Started,
+    Taken,
+    Turned,
+)
+from pipeline.runs.fold import Effect, RunState, asked_now, open_question
 from pipeline.runs.line import UNDONE_BY, ordered
 from pipeline.units import duration, size
 
@@ -31,6 +45,7 @@ BACK: Steps = (("halt", "off at home"), ("return", "given back"), ("restart", "r
 
 _MEANS = {"cutover": "brings home", "gate": "lets users in to", "commit": "accepts for good"}
 """What a yes to a question does."""
+_RESUME = "`failback run resume {}`"
 
 
 def headline(state: RunState) -> str:
@@ -196,10 +211,45 @@ def document(state: RunState, plan: Plan, coming: Next | None, written: Written 
 
 
 def entry_line(entry: Entry) -> str:
-    """One entry of the journal, for people."""
-    said = entry.body.model_dump(exclude={"kind", "conductor", "binding", "process"}, exclude_defaults=True)
-    shown = "  ".join(f"{name}={value}" for name, value in said.items())
-    return f"{entry.number:>5}  {entry.time:%H:%M:%S}  {entry.body.kind:<9} {shown}  ({entry.by})"
+    """One entry of the journal, for people; all of it is in JSON."""
+    return f"{entry.number:>5}  {entry.time:%H:%M:%S}  {entry.body.kind:<8}  {_entry(entry.body)}  ({entry.by})"
+
+
+def _entry(body: Body) -> str:
+    match body:
+        case Started():
+            return f"{body.plan}@{body.version}, {body.purpose}"
+        case Taken():
+            return body.why
+        case Intended():
+            return body.effect + (f", attempt {body.attempt}" if body.attempt > 1 else "")
+        case Ended(done=True):
+            point = body.result.get("point")
+            return f"{body.effect}: done" + (f", {point}" if point else "")
+        case Ended():
+            return f"{body.effect}: failed{', and is tried again' if body.transient else ''}: {body.error}"
+        case Away():
+            return f"the store was away for {body.seconds:.0f} s"
+        case Met():
+            return ", ".join(body.answers)
+        case Asked():
+            return f"{body.what}: {', '.join(map(str, body.shown.get('points', {}).values()))}".rstrip(": ")
+        case Held():
+            return f"{body.state}: {body.reason}"
+        case Turned():
+            return f"{body.group} goes back: {body.reason}"
+        case Decided():
+            return _word(body)
+        case Finished():
+            return body.outcome
+
+
+def _word(body: Decided) -> str:
+    """What a person said."""
+    about = [body.what, *body.machines, *(["yes" if body.yes else "no"] if body.verb == "answer" else [])]
+    about += ["what was written at home is given up"] if body.discard else []
+    said = " ".join([body.verb, ", ".join(filter(None, about))]).strip()
+    return f"{said}: {body.reason}" if body.reason else said
 
 
 def _waiting(state: RunState, coming: Next | None) -> list[str]:
@@ -208,20 +258,33 @@ def _waiting(state: RunState, coming: Next | None) -> list[str]:
         case Hold(remedy=remedy):
             return [remedy] if remedy else []
         case Ask(what=what, shown=shown):
-            points = ", ".join(f"{m}: {p}" for m, p in shown.get("points", {}).items())
-            return [
-                f"{what} {_MEANS[what.partition('/')[0]]} {points} at {shown.get('target')}",
-                f"`failback run approve {state.run}` or `failback run reject {state.run}`",
-            ]
+            return _question(state, what, shown)
         case Paused():
-            return [f"`failback run resume {state.run}`"]
+            return [_RESUME.format(state.run)]
         case Wait(reason=reason, until=until):
             return [f"{reason}; looks again at {until:%H:%M:%S} UTC"]
         case Look():
-            return ["`failback run conduct` looks at the conditions again"]
-    if state.stand is not None and state.stand.remedy:
-        return [state.stand.remedy]
-    return []
+            return [f"`failback run conduct {state.run}` looks at the conditions again"]
+    return _wanted(state)
+
+
+def _wanted(state: RunState) -> list[str]:
+    """What a person can do, as far as the journal says by itself."""
+    if state.outcome is not None:
+        return []
+    if state.paused:
+        return [_RESUME.format(state.run)]
+    if state.stand is not None:
+        return [state.stand.remedy or choices(state)]
+    return [line for question in asked_now(state) for line in _question(state, question.what, question.shown)]
+
+
+def _question(state: RunState, what: str, shown: dict[str, Any]) -> list[str]:
+    points = ", ".join(f"{m}: {p}" for m, p in shown.get("points", {}).items())
+    return [
+        f"{what} {_MEANS[what.partition('/')[0]]} {points} at {shown.get('target')}",
+        f"`failback run approve {state.run}` or `failback run reject {state.run}`",
+    ]
 
 
 def _rehearsed(state: RunState, group: Group) -> list[str]:

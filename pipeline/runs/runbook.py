@@ -23,6 +23,7 @@ def runbook(state: RunState, plan: Plan, epoch: Callable[[str], Epoch], place: C
         f"# Run {state.run}",
         f"Plan {state.plan}@{state.version}, target `{plan.target}`, source `{plan.source.kind}`. "
         f"As of entry {state.number} of its journal: **{headline(state)}**.",
+        *_common(plan),
         f"{sentence[:1].upper()}{sentence[1:]}.",
         f"> {_RULE}",
     ]
@@ -30,6 +31,12 @@ def runbook(state: RunState, plan: Plan, epoch: Callable[[str], Epoch], place: C
         parts += _group(state, plan, group, epoch, place)
     parts += ["## Without failback", _WITHOUT]
     return "\n\n".join(parts) + "\n"
+
+
+def _common(plan: Plan) -> list[str]:
+    """How all machines are switched and locked, where it is said once for them."""
+    options = plan.source.options
+    return [f"For all machines at the takeover site: `{json.dumps(options, sort_keys=True)}`."] if options else []
 
 
 _WITHOUT = """\
@@ -71,12 +78,29 @@ def _machine(state: RunState, plan: Plan, machine: str, epoch: Epoch, place: dic
 def _finish(state: RunState, plan: Plan, group: Group) -> list[str]:
     going = [m for m in group.machines if m not in state.stay]
     steps = [f"see that {m} is off at the takeover site, and cannot start there by itself" for m in reversed(going)]
+    steps += [step for m in going for step in _lacking(state, m)]
     for wave in group.waves:
         here = [m for m in wave if m in going]
         steps += [f"start {m} at `{plan.target}` from the disks named above" for m in here]
         for machine in here:
-            steps += [f"check {machine}: {c.name} ({c.hook} {c.settings or ''})" for c in plan.machines[machine].checks]
+            steps += [f"check {machine}: {c.name} ({c.hook}{_said(c.settings)})" for c in plan.machines[machine].checks]
     return [*steps, *(_gate(step, "open") for step in group.traffic)]
+
+
+def _lacking(state: RunState, machine: str) -> list[str]:
+    """What the disks at home do not hold yet."""
+    here = state.effect(f"stage/{machine}").result.get("point")
+    if not state.done(f"final/{machine}"):
+        what = f"what {machine} wrote since {here} is" if here else f"the disks of {machine} are"
+        return [f"{what} not at home: export it once more and bring that home, or decide to lose it"]
+    if not state.done(f"refresh/{machine}"):
+        last = state.effect(f"final/{machine}").result.get("point")
+        return [f"bring {last} onto the disks of {machine} at home: they hold {here or 'nothing yet'}"]
+    return []
+
+
+def _said(settings: dict[str, Any]) -> str:
+    return f" `{json.dumps(settings, sort_keys=True, default=str)}`" if settings else ""
 
 
 def _back(state: RunState, plan: Plan, group: Group) -> list[str]:

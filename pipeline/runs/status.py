@@ -12,7 +12,7 @@ from manifests.names import run_prefix
 from pipeline.errors import CorruptObject, FormatError, NotFound
 from pipeline.progress import Counters
 from pipeline.repository import Repository
-from pipeline.runs.fold import RunState
+from pipeline.runs.fold import RunState, waits_for_person
 from pipeline.transfer.process import Process
 from pipeline.units import size
 
@@ -85,7 +85,7 @@ def _read(repository: Repository, key: str) -> Status | None:
 def progress_of(counters: Counters) -> str:
     """How far a transfer is, in a few words."""
     if not counters.total:
-        return f"{counters.disk}: {counters.phase}".strip(": ")
+        return f"{counters.phase} {counters.disk}".strip()
     moved = max(counters.sent, counters.written)
     return f"{counters.disk}: {counters.phase} {size(counters.done)} of {size(counters.total)}, moved {size(moved)}"
 
@@ -95,20 +95,22 @@ def who(process: dict[str, Any]) -> str:
     return f"process {process.get('pid')} on {process.get('host')}"
 
 
-def status_lines(status: Status | None, looked: Status | None = None) -> list[str]:
-    """For people, below what the journal says. `looked`: see `looked_at`."""
+def status_lines(state: RunState, status: Status | None, looked: Status | None = None) -> list[str]:
+    """For people, below what the journal says. `looked`: see `looked_at`. What goes on by a person's word is not said
+    to go on without one."""
+    on = "" if waits_for_person(state) else f": `failback run conduct {state.run}` goes on"
     if looked is not None and (status is None or (status.ended and looked.at > status.at)):
         name = who(looked.process)
         found = ["", f"  looked after by {name}, at {looked.at:%H:%M:%S} UTC"]
         return [*found, *_conditions(looked)]
     if status is None:
-        return ["", "  nobody conducts it: `failback run conduct` goes on"]
+        return ["", f"  nobody conducts it{on}"]
     if status.ended:
-        found = ["", f"  nobody conducts it since {status.at:%H:%M:%S} UTC: `failback run conduct` goes on"]
+        found = ["", f"  nobody conducts it since {status.at:%H:%M:%S} UTC{on}"]
         return [*found, *_conditions(status)]
     name = who(status.process)
     if Process.of(status.process).alive(Process.current()) is False:
-        return ["", f"  {name}, which conducted it, is dead: `failback run conduct` goes on"]
+        return ["", f"  {name}, which conducted it, is dead{on}"]
     found = ["", f"  conducted by {name}, last seen {status.at:%H:%M:%S} UTC"]
     found += _conditions(status)
     said = [pair for about in ("progress", "told") for pair in _pairs(status.said.get(about))]

@@ -56,6 +56,7 @@ from pipeline.verify.process import environment
 
 Command = Annotated[tuple[str, ...], Field(min_length=1)]
 _POWERS: dict[str, Power] = {"on": "on", "off": "off", "paused": "paused"}
+_PLACES = "in the machine's `source`, or for all machines in the plan's `source: {options: ...}`"
 _SEEN = 2000
 """Characters of a proof that are kept."""
 
@@ -394,21 +395,26 @@ def _missing(settings: CommandSettings) -> Iterator[Finding]:
     for name, severity, meaning in (
         ("stop", "error", "it cannot be switched off"),
         ("start", "error", "there is no way back: it could not be switched on again"),
-        ("prove_stopped", "warning", "a person has to say that it is off"),
+        ("prove_stopped", "warning", "the run stops there until a person says that it is off"),
         ("quiesce", "warning", "it is switched off before its last point is taken: downtime grows by that"),
-        ("lock", "warning", "nothing keeps it from starting by itself"),
+        ("lock", "warning", "nothing keeps it from starting by itself at the takeover site"),
         ("observe", "warning", "nobody sees whether it runs"),
     ):
         if getattr(settings, name) is None:
             kind: Any = severity
-            yield Finding(kind, name, f"no command is given: {meaning}", f"give `{name}` in the machine's settings")
+            yield Finding(kind, name, f"no command is given: {meaning}", f"give `{name}`, {_PLACES}")
     if settings.lock is not None and settings.unlock is None:
-        yield Finding("error", "unlock", "it could be locked, and not unlocked again", "give `unlock`")
+        yield Finding("error", "unlock", "it could be locked, and not unlocked again", f"give `unlock`, {_PLACES}")
 
 
 def _disks(settings: CommandSettings) -> Iterator[Finding]:
     if not settings.disks and settings.before_read is None:
-        yield Finding("warning", "disks", "no disks are named: its points must come from elsewhere", "name `disks`")
+        yield Finding(
+            "warning",
+            "disks",
+            "no disks are named: its points must come from elsewhere, the last one too",
+            "name `disks` in the machine's `source`; or schedule exports there, and add a condition of kind point-age",
+        )
     if settings.before_read is not None:
         return  # it may make what is named
     formats = settings.formats or (None,) * len(settings.disks)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import CHUNK, Run
+from pipeline.cli.import_ import import_
 
 Change = Callable[[Path, int], None]
 
@@ -261,6 +262,9 @@ def test_help_of_every_command(failback: Run) -> None:
         done = failback(*name.split(), "--help")
         assert done.code == 0
         assert "--repository" in done.out
+    flowing = (import_.__doc__ or "").split("\n\n")
+    assert len(flowing) == 2
+    assert "\n" not in "".join(flowing), "a terminal breaks lines where it is full, not where the source does"
 
 
 def test_a_damaged_newest_point_hides_no_other_and_a_full_export_begins_anew(

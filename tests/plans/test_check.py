@@ -89,6 +89,15 @@ def test_what_the_source_cannot_do_is_said_for_each_machine(
     assert [m for m, _subject, text in of(checked(scene), severity) if message in text] == ["db", "web-1", "web-2"]
 
 
+def test_what_a_source_says_itself_is_not_said_twice(scene: Scene) -> None:
+    export_all(scene)
+    scene.source.abilities = replace(scene.source.abilities, proof="none", locks=False)
+    scene.source.found["db"] = [Finding("warning", "lock", "no command is given", "give `lock`")]
+    warnings = of(checked(scene), "warning")
+    assert [subject for machine, subject, _text in warnings if machine == "db"] == ["source: lock", "source"]
+    assert [subject for machine, subject, _text in warnings if machine == "web-1"] == ["source", "source"]
+
+
 def test_a_source_that_does_not_answer_hides_nothing_of_the_target(scene: Scene) -> None:
     export_all(scene)
     scene.source.down = True
@@ -214,5 +223,9 @@ def test_a_machine_that_is_home_already_is_named(scene: Scene) -> None:
     [error] = of(checked(scene), "error")
     assert error[:2] == ("db", "ownership")
     assert "it is moving, by run shop-1" in error[2]
-    advance(repository, moving, "takeover", run="shop-1", proof={"seen": "it is off"})
+    home = advance(repository, moving, "home-provisional", run="shop-1", proof={"seen": "it is off"})
+    home = advance(repository, home, "home-committed", run="shop-1", proof={})
+    [found] = [f.finding for f in checked(scene) if f.finding.severity == "error"]
+    assert "`failback run reown db --reason WHY`" in found.remedy
+    advance(repository, home, "takeover", run="", proof={"seen": "it is off"})
     assert of(checked(scene), "error") == []

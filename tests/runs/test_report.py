@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 
 import pytest
@@ -13,8 +14,10 @@ from pipeline.home.site import Ground
 from pipeline.runs.commands import question
 from pipeline.runs.decide import Ask, Hold, Over
 from pipeline.runs.downtime import downtime
+from pipeline.runs.fold import Effect
+from pipeline.runs.journal import Journal
 from pipeline.runs.ownership import current
-from pipeline.runs.report import lines, undo
+from pipeline.runs.report import entry_line, lines, undo
 from pipeline.runs.runbook import runbook
 from pipeline.runs.status import status_lines, status_of
 from pipeline.runs.written import at_stake, written_at_home
@@ -128,15 +131,12 @@ def test_a_conductor_that_is_dead_is_not_said_to_conduct(disaster: Make) -> None
     d = disaster()
     d.begin()
     assert d.killed(1, d.conduct, only="put leases/")
-    told = status_lines(status_of(d.repository, d.state()))
+    told = status_lines(d.state(), status_of(d.repository, d.state()))
     assert not any("conducted by" in line for line in told)
-    assert any("is dead: `failback run conduct` goes on" in line for line in told)
+    assert any(f"is dead: `failback run conduct {d.run}` goes on" in line for line in told)
 
 
 def test_the_runbook_of_a_run_that_is_over_has_no_steps_that_would_undo_it(disaster: Make) -> None:
-    def page(d: Disaster) -> str:
-        return runbook(d.state(), d.plan, lambda machine: current(d.repository, machine), lambda _machine: {})
-
     d = disaster()
     d.begin()
     asked = d.conduct()
@@ -146,6 +146,91 @@ def test_the_runbook_of_a_run_that_is_over_has_no_steps_that_would_undo_it(disas
     d.tell("approve")
     assert d.conduct() == Over("committed")
     assert "by hand" not in page(d).partition("## Without failback")[0]
+
+
+def page(d: Disaster) -> str:
+    return runbook(d.state(), d.plan, lambda machine: current(d.repository, machine), lambda _machine: {})
+
+
+def test_the_runbook_does_not_finish_with_disks_that_lack_what_was_written_since(disaster: Make) -> None:
+    d = disaster(
+        approvals={"cutover": True, "gate": False, "commit": True},
+        source={"kind": "simulated", "options": {"socket": "/run/takeover"}},
+    )
+    d.begin()
+    assert isinstance(d.conduct(), Ask)
+    steps = page(d).partition("### To finish by hand")[2]
+    off, lacking = steps.index("see that db is off"), steps.index("what db wrote since db@1 is not at home")
+    assert off < lacking < steps.index("start db at")
+    assert '`{"socket": "/run/takeover"}`' in page(d), "how all machines are reached there"
+    d.tell("approve")
+    state = d.state()
+    state.effects["final/db"] = Effect(attempts=1, done=True, result={"point": "db@2"})
+    written = runbook(state, d.plan, lambda machine: current(d.repository, machine), lambda _machine: {})
+    assert "bring db@2 onto the disks of db at home: they hold db@1" in written
+    d.conduct()
+    assert d.state().done("refresh/db")
+    assert "at home: " not in page(d)
+
+
+def test_what_a_person_can_do_is_said_whoever_looks(disaster: Make) -> None:
+    def told(d: Disaster) -> str:
+        state = d.state()
+        return "\n".join([*lines(state, d.plan, None), *status_lines(state, status_of(d.repository, state))])
+
+    d = disaster(
+        approvals={"cutover": True, "gate": False, "commit": True},
+        conditions=[{"name": "boss", "kind": "flag", "settings": {"flag": "go"}}],
+    )
+    d.begin()
+    coming = d.conduct(wait=False)
+    assert f"`failback run conduct {d.run}` looks at the conditions again" in "\n".join(
+        lines(d.state(), d.plan, coming)
+    )
+    assert f"`failback run conduct {d.run}` goes on" in told(d)
+    d.tell("flag", "go")
+    assert isinstance(d.conduct(), Ask)
+    assert f"`failback run approve {d.run}` or `failback run reject {d.run}`" in told(d)
+    assert "run conduct" not in told(d), "that would only ask again"
+    d.tell("pause")
+    assert f"`failback run resume {d.run}`" in told(d)
+    assert "run approve" not in told(d)
+    d.tell("resume")
+    d.tell("hold", reason="look")
+    assert f"`failback run retry {d.run}`" in told(d)
+    held = d.conduct()
+    assert isinstance(held, Hold)
+    assert f"`failback run retry {d.run}`" in held.remedy
+    d.tell("retry")
+    d.tell("approve")
+    assert f"`failback run conduct {d.run}` goes on" in told(d)
+    assert isinstance(d.conduct(), Ask)
+    assert "run approve" in told(d)
+    d.tell("rollback", "shop", discard=True)
+    assert "run approve" not in told(d), "a group that goes back is asked nothing more"
+    assert f"`failback run conduct {d.run}` goes on" in told(d)
+
+
+def test_the_journal_reads_as_words(disaster: Make) -> None:
+    d = disaster(conditions=[{"name": "boss", "kind": "flag", "settings": {"flag": "go"}}])
+    d.bad = {"web-1": "502"}
+    d.begin()
+    d.tell("flag", "go")
+    d.conduct()
+    d.bad = {}
+    d.tell("retry", reason="mended")
+    d.conduct()
+    d.tell("approve")
+    d.conduct()
+    entries = Journal(d.repository, d.run).read()
+    read = [entry_line(entry) for entry in entries]
+    kinds = {entry.body.kind for entry in entries}
+    assert {"started", "taken", "met", "intended", "ended", "held", "asked", "decided", "finished"} <= kinds
+    assert all(not re.search("[{}=]", line) for line in read), "nobody reads what Python prints"
+    assert any("export/db: done, db@1" in line for line in read)
+    assert any("verify/web-1: failed: web-1 is not verified" in line for line in read)
+    assert any(line.endswith("retry: mended  (ada)") for line in read)
+    assert any("commit/shop: db@2, web-1@2, web-2@2" in line for line in read)
 
 
 def test_the_runbook_says_of_every_kind_of_gate_what_has_to_be_done(disaster: Make) -> None:

@@ -174,6 +174,7 @@ def test_preflight_says_what_is_missing_and_what_that_means(tmp_path: Path) -> N
     }
     assert {"quiesce", "prove_stopped", "observe"} <= findings.keys()
     assert all(finding.remedy for finding in findings.values())
+    assert "source: {options: ...}" in findings["start"].remedy, "where it can be said for all machines"
 
 
 def test_one_at_a_time_and_a_later_one_waits_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

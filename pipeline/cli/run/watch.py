@@ -49,12 +49,13 @@ def watch(
     repository = invocation.open_repository()
     state, stored = find_run(repository, run)
     journal = Journal(repository, state.run)
-    invocation.how_to_go_on = lambda: f"the run goes on; `failback run watch {state.run}` looks again"
+    again = f"this only looked at the run, which is as it was; `failback run watch {state.run}` looks again"
+    invocation.how_to_go_on = lambda: again
     written, asked = dict[str, int](), float("-inf")
 
     def picture() -> Picture:
         looked = looked_at(repository, state.run) if state.met is None else None
-        status = [] if state.outcome is not None else status_lines(status_of(repository, state), looked)
+        status = [] if state.outcome is not None else status_lines(state, status_of(repository, state), looked)
         return machines(state, stored.plan), [*standing(state, stored.plan, None, written), *status]
 
     with _view(invocation.output) as show:

@@ -104,7 +104,13 @@ def test_the_doctor_writes_a_report(standin: Standin, tmp_path: Path, monkeypatc
     monkeypatch.setenv("FAILBACK_REPOSITORY", str(tmp_path / "repository"))
     (tmp_path / "repository").mkdir()
     assert CliRunner().invoke(app, ["repository", "init", "--no-encryption"]).exit_code == 0
-    done = CliRunner().invoke(app, ["doctor", "--to", "vmware", "--map", str(mapping), "--deep", str(report)])
+    arguments = ["doctor", "--to", "vmware", "--map", str(mapping), "--deep", str(report)]
+    mapping.write_text(yaml.safe_dump({"options": {"vmware": values | {"password": {"variable": "NOT_SET"}}}}))
+    bad = CliRunner().invoke(app, arguments)
+    assert (bad.exit_code, report.exists()) == (11, False)
+    assert f"nothing was tried on vmware, and {report} was not written" in bad.output
+    mapping.write_text(yaml.safe_dump({"options": {"vmware": values}}))
+    done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     written = json.loads(report.read_text())
     assert written["complete"] is True

@@ -15,8 +15,9 @@ _SECONDS = 10.0
 class Client:
     """Writes 1, 2, 3, ...; a number that was not acknowledged is sent again, wherever the database is by then."""
 
-    def __init__(self, where: Callable[[], int]) -> None:
-        self._where = where
+    def __init__(self, where: Callable[[], int], pause: float) -> None:
+        """`pause`: seconds between two numbers."""
+        self._where, self._pause = where, pause
         self.acknowledged: list[tuple[int, int, float]] = []
         """Number, port that said so, and when."""
         self._ended = threading.Event()
@@ -47,7 +48,7 @@ class Client:
                 lines = connection.makefile("rb")
                 if lines.readline() != BANNER:
                     continue
-                while not self._ended.wait(0.01) and self._where() == port:
+                while not self._ended.wait(self._pause) and self._where() == port:
                     number = self.newest + 1
                     connection.sendall(b"%d\n" % number)
                     if lines.readline() != b"ok %d\n" % number:

@@ -49,6 +49,11 @@ class Done:
 class Estate:
     """Use as a context: its end leaves no process. `machines`: the first has the database; the others need it."""
 
+    pause = 0.01
+    """Seconds between two numbers of the client."""
+    every = 0.05
+    """Seconds from one beacon to the next."""
+
     def __init__(self, root: Path, bucket: Server, machines: Sequence[str] = ("db", "web-1")) -> None:
         self.root, self.machines = root, tuple(machines)
         self.bucket = bucket
@@ -74,8 +79,9 @@ class Estate:
                 power_on(self.folder(name), make_disk(self.folder(name), name), forward=forward, number=number)
             assert self.failback("repository", "init").code == 0
             for name in self.machines:
-                await_ready(self.folder(name), database=name == self.machines[0], beacon=self.watcher.port)
-            self.client = Client(lambda: self.ports[self.gate.read_text().strip()])
+                database = name == self.machines[0]
+                await_ready(self.folder(name), database=database, beacon=self.watcher.port, every=self.every)
+            self.client = Client(lambda: self.ports[self.gate.read_text().strip()], self.pause)
             stack.callback(self.client.close)
             self._stack = stack.pop_all()
         return self

@@ -52,8 +52,9 @@ def power_on(folder: Path, disk: Path, *, forward: int = 0, number: int = 1) -> 
         subprocess.run(words, cwd=folder, check=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
-def await_ready(folder: Path, *, database: bool, beacon: int) -> None:
-    """It is up, and has the estate's services from now on, at every boot. `beacon`: port that it beacons to."""
+def await_ready(folder: Path, *, database: bool, beacon: int, every: float = 0.05) -> None:
+    """It is up, and has the estate's services from now on, at every boot. `beacon`: port that it beacons to, `every` so
+    many seconds."""
     end = time.monotonic() + BOOT_SECONDS
     while _READY not in takeover.console(folder):
         assert time.monotonic() < end, takeover.console(folder)[-1500:]
@@ -64,7 +65,8 @@ def await_ready(folder: Path, *, database: bool, beacon: int) -> None:
     script += [
         f"cat >/etc/guest/{n} <<'END'\n{(APPLICATION / n).read_text()}END\nchmod 755 /etc/guest/{n}" for n in names
     ]
-    script += [f"echo {beacon} >/etc/failback-guest/beacon", ": >/var/lib/failback-guest/numbers"]
+    script += [f"echo {beacon} >/etc/failback-guest/beacon", f"echo {every * 1e6:.0f} >/etc/failback-guest/every"]
+    script += [": >/var/lib/failback-guest/numbers"]
     # Its own journal would take the processor from the other machines.
     script += ["sed -i 's|^::respawn:/etc/guest/journal.*|::once:/bin/touch /run/failback-guest/journal|' /etc/inittab"]
     script += ["echo '::respawn:/etc/guest/beacon' >>/etc/inittab"]
