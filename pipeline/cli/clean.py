@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import exitcodes
+from pipeline.cli.given_up import check_not_home
 from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption, read_mapping
@@ -44,6 +45,8 @@ def clean(
     if force and not everything:
         raise UsageError("--force goes with --all", remedy="leave it out, or add --all")
     ground = ground_of(invocation, read_mapping(mapping))
+    if everything and not force:
+        check_not_home(ground.repository, machine, to)
     found = list(cleaned(ground, machine=machine, target=to, everything=everything, kept_too=force, dry_run=dry_run))
     words = {"remove": "would remove" if dry_run else "removed", "drop": "would drop" if dry_run else "dropped"}
     words["give back"] = "would give back" if dry_run else "gave back"

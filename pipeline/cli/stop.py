@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.given_up import check_not_home
 from pipeline.cli.grounds import ground_of
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption, ToOption, read_mapping
@@ -27,6 +28,9 @@ def stop(
     drop: Annotated[
         bool, typer.Option("--drop", help="Then throw away what it wrote since it was imported; the disks stay.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --drop: also of a machine that a run brought home for good.")
+    ] = False,
 ) -> Ending:
     """Stop a machine that was brought home: gracefully, then hard.
 
@@ -37,9 +41,14 @@ def stop(
 
     if keep and drop:
         raise UsageError("--keep and --drop are two decisions", remedy="leave one away")
+    if force and not drop:
+        raise UsageError("--force goes with --drop", remedy="leave it out, or add --drop")
     layer: Layer = "keep" if keep else "drop" if drop else "leave"
     invocation.grace_seconds += seconds
-    with open_site(ground_of(invocation, read_mapping(mapping)), to, machine, "import") as site:
+    ground = ground_of(invocation, read_mapping(mapping))
+    if drop and not force:
+        check_not_home(ground.repository, machine, to)
+    with open_site(ground, to, machine, "import") as site:
         done = stop_machine(site, seconds=seconds, layer=layer)
     state = {"leave": "", "keep": "; what it wrote is in its disks for good", "drop": "; what it wrote is thrown away"}
     invocation.output.say(f"{machine} {'is off' if done.was_running else 'was off'} at {to}{state[layer]}")

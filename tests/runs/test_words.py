@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli import exitcodes
+from pipeline.errors import TargetBusy
 from runs.town import Town, until
 
 Make = Callable[..., Town]
@@ -104,6 +105,10 @@ def test_a_machine_that_came_home_is_given_up_only_when_home_is_off_or_vouched_f
     assert "run rollback" in result["error"]["remedy"]
     assert t.result("run", "approve", run)[0] == 0
 
+    for gives_up in (["stop", "db", "--to", "shed", "--drop"], ["clean", "db", "--to", "shed", "--all"]):
+        code, result = t.result(*gives_up)
+        assert (code, "--force" in result["error"]["remedy"]) == (TargetBusy.exit_code, True), result
+        assert f"came home for good by run {run}" in result["error"]["message"]
     for extra in ([], ["--override"]):  # nothing overrides what is seen
         code, result = t.result("run", "reown", "db", "--reason", "flood", *extra)
         assert (code, "runs at shed" in result["error"]["message"]) == (REFUSED, True)
