@@ -27,7 +27,8 @@ def running() -> bool:
 
 
 def units(job: Job) -> dict[str, str]:
-    """By file name. A wait for conditions or for a person is no failure of the service."""
+    """By file name. A wait for conditions is no failure of the service. One for a person is: whoever looks at failed
+    units, or is called by them, learns of it."""
     name, mark = job.mark.name, job.mark
     what = f"failback: {mark.job} of plan {mark.plan}"
     environment = "".join(
@@ -35,7 +36,7 @@ def units(job: Job) -> dict[str, str]:
     )
     service = (
         f"{mark}\n[Unit]\nDescription={what}\n\n[Service]\nType=oneshot\n{environment}"
-        f"ExecStart={' '.join(_quoted(word, command=True) for word in job.command)}\nSuccessExitStatus=15 16\n"
+        f"ExecStart={' '.join(_quoted(word, command=True) for word in job.command)}\nSuccessExitStatus=16\n"
     )
     timer = (
         f"{mark}\n[Unit]\nDescription={what}\n\n[Timer]\nOnCalendar={job.calendar}\nPersistent=true\n\n"

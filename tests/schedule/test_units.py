@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import exitcodes
 from pipeline.errors import UsageError
 from pipeline.plans.model import Plan
 from pipeline.schedule import cron, systemd
@@ -90,6 +91,9 @@ def test_words_are_quoted_as_systemd_reads_them(jobs: list[Job]) -> None:
     service = systemd.units(jobs[0])[f"{jobs[0].mark.name}.service"]
     assert '"s3://b/50%%25 \\"x\\"$$HOME\\\\"' in service
     assert 'Environment="FAILBACK_KEY_FILE=/root/my key"' in service
+    assert f"SuccessExitStatus={exitcodes.RUN_WAITS}\n" in service, (
+        "and a run that waits for a person is not overlooked"
+    )
     with pytest.raises(UsageError, match="cannot stand in a unit"):
         systemd.units(Job(jobs[0].mark, "hourly", ("/bin/echo", "a\nExecStart=/bin/sh"), {}))
 
