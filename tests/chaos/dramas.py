@@ -18,7 +18,7 @@ from chaos.world import World
 
 SLOW = "3M"
 """Upload limit: some seconds from the first stored pack to the commit."""
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 
 
 def planted(root: Path, file: str, right: str, wrong: str) -> Path:

@@ -17,7 +17,7 @@ pytestmark = needs_root
 TIB = 1 << 40
 SIZE = 16 * TIB
 PARTS = {0: b"boot" * 300, 9 * TIB + 5: b"middle" * 30_000, SIZE - 7: b"the end"}
-SECONDS = 60.0
+SECONDS = 180.0
 MEMORY = 400 << 20
 """Peak of the whole process: the interpreter, its libraries and the block data."""
 

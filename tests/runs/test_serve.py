@@ -55,7 +55,7 @@ def test_a_run_is_conducted_by_whoever_serves_and_goes_on_when_a_person_decides(
     server = t.serve()
     until(lambda: asked(t, run), why=lambda: t.said(0))
     assert t.failback("run", "approve", run, "--no-conduct").returncode == 0
-    until(lambda: t.state(run) == "committed", seconds=60, why=lambda: t.said(0))
+    until(lambda: t.state(run) == "committed", why=lambda: t.said(0))
     home_once(t, run)
     server.send_signal(signal.SIGTERM)
     assert server.wait(60) == 128 + signal.SIGTERM
@@ -75,9 +75,9 @@ def test_one_conducts_and_the_other_goes_on_when_it_is_killed(town: Make, verb: 
     os.killpg(t.servers[0].pid, signal.SIGKILL)
     t.servers[0].wait()
     t.stops_at("db", "nothing")
-    until(lambda: asked(t, run), seconds=120, why=lambda: t.said(1))
+    until(lambda: asked(t, run), why=lambda: t.said(1))
     assert t.failback("run", "approve", run, "--no-conduct").returncode == 0
-    until(lambda: t.state(run) == "committed", seconds=60, why=lambda: t.said(1))
+    until(lambda: t.state(run) == "committed", why=lambda: t.said(1))
     home_once(t, run)
     why = [e["why"] for e in t.entries(run, "taken")]
     assert any("is dead" in text for text in why), why
@@ -112,7 +112,7 @@ def test_one_that_sleeps_is_replaced_and_does_not_wake_up_into_the_work_of_anoth
     t.stops_at("db", "nothing")
     until(lambda: asked(t, run), why=lambda: t.said(1))
     assert t.failback("run", "approve", run, "--no-conduct").returncode == 0
-    until(lambda: t.state(run) == "committed", seconds=60, why=lambda: t.said(1))
+    until(lambda: t.state(run) == "committed", why=lambda: t.said(1))
     home_once(t, run)
     assert first.wait(10) == -signal.SIGKILL
     assert any("gave no sign" in e["why"] and "was ended" in e["why"] for e in t.entries(run, "taken"))
@@ -147,7 +147,7 @@ def test_two_hosts_with_a_database_each_do_not_conduct_one_run_twice(town: Make)
     t.stops_at("db", "nothing")
     until(lambda: asked(t, run), why=lambda: t.said(0))
     assert t.failback("run", "approve", run, "--no-conduct").returncode == 0
-    until(lambda: t.state(run) == "committed", seconds=60, why=lambda: t.said(0))
+    until(lambda: t.state(run) == "committed", why=lambda: t.said(0))
     home_once(t, run)
 
 
@@ -187,9 +187,9 @@ def test_on_postgresql_one_is_active_and_the_other_goes_on_when_it_is_killed(tow
     os.killpg(t.servers[0].pid, signal.SIGKILL)
     t.servers[0].wait()
     t.stops_at("db", "nothing")
-    until(lambda: asked(t, run), seconds=120, why=lambda: t.said(1))
+    until(lambda: asked(t, run), why=lambda: t.said(1))
     assert t.failback("run", "approve", run, "--no-conduct").returncode == 0
-    until(lambda: t.state(run) == "committed", seconds=60, why=lambda: t.said(1))
+    until(lambda: t.state(run) == "committed", why=lambda: t.said(1))
     home_once(t, run)
 
 

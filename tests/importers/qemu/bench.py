@@ -24,7 +24,7 @@ from pipeline.target import Build, Context, Importer, Intent, Observation, Place
 from pipeline.wanted import Wanted, resolve
 
 HARDWARE = Machine(name="vm", memory_bytes=64 << 20, nics=(Nic(mac="52:54:00:00:00:01", network="old"),))
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 class Bench:

@@ -26,7 +26,7 @@ from pipeline.place import Stage
 from pipeline.target import marker_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices need root")
-SECONDS = 120.0
+SECONDS = 300.0
 
 
 @pytest.fixture(autouse=True)
