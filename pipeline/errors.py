@@ -197,6 +197,10 @@ class RunRefused(FailbackError):
     exit_code = 9
 
 
+class ConductedElsewhere(RunRefused):
+    """Another conductor is at work on the run."""
+
+
 class Superseded(FailbackError):
     exit_code = 9
 

@@ -131,7 +131,7 @@ def _file_handler(path: Path) -> logging.Handler:
             str(path), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", chmod=0o600
         )
         # One handler, not a class of its own: what it cannot write is told once, on standard error.
-        handler.handleError = _Complaint(path)  # type: ignore[method-assign]
+        handler.handleError = _Complaint(path)  # type: ignore[method-assign]  # of this handler alone
     except OSError as error:
         _complain(path, error)
         handler = logging.NullHandler()

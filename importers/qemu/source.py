@@ -101,10 +101,9 @@ class QemuSource:
             subject = self._subject(machine, settings)
             with subject.takeover.qmp() as qmp:
                 qmp.execute("query-status")
+                run = subject.takeover.seen(qmp)
         except FailbackError as error:
             return [Finding("error", "QEMU", error.message, error.remedy or "see whether the machine runs")]
-        with subject.takeover.qmp() as qmp:
-            run = subject.takeover.seen(qmp)
         try:
             images = self._chosen(subject, run.images)
         except FailbackError as error:

@@ -97,7 +97,11 @@ def networks_text(networks: Sequence[Network]) -> str:
 
 
 def _networks(vm: Vm) -> tuple[Network, ...]:
-    return tuple(Network.model_validate(network) for network in json.loads(vm.marks.get(NETWORKS, "[]")))
+    return vm.parsed(NETWORKS, _networks_of, "[]")
+
+
+def _networks_of(text: str) -> tuple[Network, ...]:
+    return tuple(Network.model_validate(network) for network in json.loads(text))
 
 
 def marker_of_slot(marker: uuid.UUID, slot: int) -> uuid.UUID:

@@ -297,7 +297,7 @@ def _begun(
     interfered since."""
     journal = context.journal(found.marker)
     reason = guard.broken(connection, vm, journal, guard.token_of(journal))
-    earlier = Attempt.of(vm.marks.get(STAGING, ""))
+    earlier = vm.parsed(STAGING, Attempt.of, "")
     sequence = point.manifest.sequence
     if earlier is not None:
         same = earlier.sequence == sequence and vm.marks.get(SEEDS, "") == text_of(seeds)

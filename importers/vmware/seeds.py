@@ -111,7 +111,11 @@ def text_of(seeds: Sequence[Seed]) -> str:
 
 def lent_by(machines: Iterable[Vm | None]) -> set[str]:
     """Disks that were, or were about to be, plugged into a worker for these machines to be written."""
-    return {file for vm in machines if vm is not None for file in json.loads(vm.marks.get(SEEDS) or "[]")}
+    return {file for vm in machines if vm is not None for file in vm.parsed(SEEDS, _files, "[]")}
+
+
+def _files(text: str) -> list[str]:
+    return [str(file) for file in json.loads(text)]
 
 
 def check_free(worker: Vm, seeds: Sequence[Seed], lent: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from pyVmomi import vim, vmodl
@@ -21,6 +21,7 @@ from importers.vmware.tasks import wait
 from pipeline.errors import TargetBusy, TargetMismatch, TargetUnavailable
 from pipeline.target import Control
 
+Parsed = TypeVar("Parsed")
 PREFIX = "failback."
 DISKS = "disks"
 """Mark: UUIDs of the disks that were made with the machine."""
@@ -89,6 +90,18 @@ class Vm:
     def runs(self) -> bool:
         """Or is suspended: its disks are in use."""
         return self.power != "poweredOff"
+
+    def parsed(self, mark: str, parse: Callable[[str], Parsed], empty: str) -> Parsed:
+        """What a mark means; `empty`: its text where there is none. Raises TargetMismatch for one that was changed by
+        somebody."""
+        text = self.marks.get(mark) or empty
+        try:
+            return parse(text)
+        except (ValueError, TypeError) as error:
+            raise TargetMismatch(
+                f"{PREFIX}{mark} of the machine {self.name} makes no sense: {text[:80]!r}",
+                remedy="somebody changed it: set it back in the vSphere client, or remove the machine and import again",
+            ) from error
 
 
 def look(connection: Connection, machine: Any) -> Vm | None:

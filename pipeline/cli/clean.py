@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import exitcodes
-from pipeline.cli.given_up import check_not_home
 from pipeline.cli.grounds import ground_of
+from pipeline.cli.home_for_good import check_not_home
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.mapped import MapOption, read_mapping
 from pipeline.errors import UsageError

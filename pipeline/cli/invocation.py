@@ -334,6 +334,6 @@ def command(function: Callable[..., Ending | None]) -> Callable[..., None]:
     parameters += [p.replace(kind=keyword) for p in own]
     parameters += [inspect.Parameter(n, keyword, annotation=a, default=d) for n, (a, d) in extra.items()]
     # Typer reads it there; typeshed knows it of no function.
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     run.__annotations__ = {}
     return run

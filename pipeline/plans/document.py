@@ -82,7 +82,7 @@ class _Loader(SafeLoader):
                 if str(key) in seen:
                     raise ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
                 seen.add(str(key))
-        return super().construct_mapping(node, deep=deep)  # type: ignore[arg-type]
+        return super().construct_mapping(node, deep=deep)  # type: ignore[arg-type]  # of the stubs
 
 
 for _tag, _pattern, _first in (
@@ -103,7 +103,7 @@ class _Dumper(SafeDumper):
         return True
 
     def resolve(self, kind: type[Node], value: Any, implicit: Any) -> Any:
-        found = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        found = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # of PyYAML
         if kind is ScalarNode and implicit[0] and found == self.DEFAULT_SCALAR_TAG:
             for tag, pattern in _Loader.yaml_implicit_resolvers.get(value[:1], []):
                 if pattern.match(value):

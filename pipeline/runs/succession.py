@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RunRefused
+from pipeline.errors import ConductedElsewhere
 from pipeline.repository import Repository
 from pipeline.runs.fold import RunState
 from pipeline.runs.status import clock_key, status_key, status_of, who
@@ -22,8 +22,8 @@ _OURS = (b"failback", b"pipeline.cli")
 
 
 def why_free(repository: Repository, state: RunState, here: Process) -> str:
-    """What became of the newest conductor, for the journal. One of this host that sleeps is ended. Raises RunRefused
-    while it gives signs of life."""
+    """What became of the newest conductor, for the journal. One of this host that sleeps is ended. Raises
+    ConductedElsewhere while it gives signs of life."""
     before, name = state.conductor, who(state.process)
     if not before:
         return "nobody conducted it before"
@@ -38,7 +38,7 @@ def why_free(repository: Repository, state: RunState, here: Process) -> str:
     probe = StoreClock(store, clock_key(state.run))
     silent = probe.look(b"{}") - (info.modified if info else state.newest or probe.now())
     if silent < SILENT:
-        raise RunRefused(
+        raise ConductedElsewhere(
             f"run {state.run} is conducted by {name}, last seen {silent.total_seconds():.0f} s ago",
             remedy="`failback run watch` shows it; decide with `failback run approve`, `hold`, ... from anywhere",
         )

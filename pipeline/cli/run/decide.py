@@ -216,7 +216,7 @@ def _said(
     invocation: Invocation, run: str, word: dict[str, Any], by: str, expect: int, conduct: bool, wait: bool,
     attend: bool,
 ) -> Ending:  # fmt: skip
-    from pipeline.errors import RunRefused
+    from pipeline.errors import ConductedElsewhere
     from pipeline.runs.begin import find_run
     from pipeline.runs.commands import tell
     from pipeline.runs.entries import Decided
@@ -229,9 +229,7 @@ def _said(
     if conduct:
         try:
             return conducted(invocation, state.run, stored, wait=wait, attend=attend)
-        except RunRefused as refused:
-            if "is conducted by" not in refused.message:
-                raise
+        except ConductedElsewhere as refused:
             invocation.note(f"{refused.message}: it goes on there")
     return _ended(state, stored, entry.number)
 

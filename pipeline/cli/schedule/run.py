@@ -12,7 +12,7 @@ import typer
 from pipeline.cli import exitcodes
 from pipeline.cli.invocation import Ending, Invocation, command
 from pipeline.cli.schedule.where import results_folder
-from pipeline.errors import FailbackError, RunRefused, UsageError
+from pipeline.errors import ConductedElsewhere, FailbackError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.plans.stored import Stored
@@ -121,9 +121,7 @@ def _conditions(invocation: Invocation, stored: Stored) -> Ending:
         stored = read(repository, stored.plan.name, state.version)
     try:
         return conducted(invocation, run, stored, wait=False, attend=False)
-    except RunRefused as refused:
-        if "is conducted by" not in refused.message:
-            raise
+    except ConductedElsewhere as refused:
         invocation.output.say(f"{refused.message}: it goes on there")
         return Ending(values={"run": run, "conducted": refused.message})
 

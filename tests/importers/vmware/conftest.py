@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulators.vsphere_client import Client, log_in
 from simulators.vsphere_server import VSphere, run_vsphere
+from simulators.vsphere_worker import PlayedWorker
 
 from vmware.site import Site
 
@@ -41,3 +43,23 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S
     """Ours: it refuses what vSphere refuses, and can be disturbed."""
     with _site(monkeypatch, tmp_path / "standin") as found:
         yield found
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[VSphere]:
+    """Ours, whose leases end soon."""
+    with run_vsphere(tmp_path / "vsphere", lease_timeout="3s") as running:
+        yield running
+        assert running.report()["problems"] == []
+
+
+@pytest.fixture
+def played(tmp_path: Path, server: VSphere) -> Iterator[PlayedWorker]:
+    """A worker that failback makes is played by this host."""
+    with PlayedWorker(server, tmp_path / "worker") as played:
+        yield played
+
+
+@pytest.fixture
+def client(server: VSphere) -> Client:
+    return log_in(server)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from simulators.vsphere_server import VSphere, run_vsphere
+from simulators.vsphere_server import VSphere
 
 # The harness of the contract suite beside us.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,13 +21,6 @@ from pipeline.errors import TargetError, TargetFull, TargetUnavailable
 from pipeline.target import Stage
 
 KIB = 1 << 10
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[VSphere]:
-    with run_vsphere(tmp_path / "vsphere", lease_timeout="3s") as running:
-        yield running
-        assert running.report()["problems"] == []
 
 
 @pytest.fixture

@@ -39,11 +39,6 @@ def server(standin: VSphere) -> Iterator[VSphere]:
 
 
 @pytest.fixture
-def client(server: VSphere) -> Client:
-    return log_in(server)
-
-
-@pytest.fixture
 def harness(tmp_path: Path, server: VSphere) -> Iterator[VmwareHarness]:
     yield from emptied(VmwareHarness(tmp_path, server))
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from pyVmomi import vim
-from simulators.vsphere_client import Client, disks_of, log_in, machine_spec
-from simulators.vsphere_server import VSphere, run_vsphere
+from simulators.vsphere_client import Client, disks_of, machine_spec
+from simulators.vsphere_server import VSphere
 from simulators.vsphere_worker import PlayedWorker
 from transfer.killing import in_child
 from transfer.support import CHUNK, MIB, noise, poke
@@ -27,10 +27,12 @@ from contract.vmware import VmwareHarness, VmwareOwnWorkerHarness
 
 from importers.vmware import worker
 from importers.vmware.connection import Connection
+from importers.vmware.find import SEEDS
 from importers.vmware.inventory import find_site
 from importers.vmware.options import parse_options
-from importers.vmware.seeds import find_seeds
+from importers.vmware.seeds import find_seeds, lent_by
 from importers.vmware.target import VmwareImporter
+from importers.vmware.vm import Vm
 from pipeline.errors import FailbackError, TargetBusy, TargetMismatch, Unsupported, UsageError
 from pipeline.finding import Finding
 from pipeline.home.clean import clean
@@ -90,24 +92,6 @@ class Survivor:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "WATCH_SECONDS", 0.5)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[VSphere]:
-    with run_vsphere(tmp_path / "vsphere", lease_timeout="3s") as running:
-        yield running
-        assert running.report()["problems"] == []
-
-
-@pytest.fixture
-def played(tmp_path: Path, server: VSphere) -> Iterator[PlayedWorker]:
-    with PlayedWorker(server, tmp_path / "worker") as played:
-        yield played
-
-
-@pytest.fixture
-def client(server: VSphere) -> Client:
-    return log_in(server)
 
 
 @pytest.fixture
@@ -315,6 +299,14 @@ def test_without_a_worker_there_are_no_seeds(tmp_path: Path, server: VSphere) ->
         with pytest.raises(Unsupported, match="without a worker"):
             importer.stage(importer.prepare(point, wanted, harness.marker), point, wanted)
     assert harness.things() == []
+
+
+@pytest.mark.parametrize("text", ["nonsense", "7", '{"a": [}'])
+def test_a_note_of_what_was_lent_that_somebody_changed_is_named(text: str) -> None:
+    vm = Vm(object(), "web", "", "", "poweredOff", {SEEDS: text}, (), ())
+    with pytest.raises(TargetMismatch, match=r"failback\.seeds of the machine web makes no sense") as caught:
+        lent_by([vm])
+    assert "set it back" in caught.value.remedy
 
 
 def test_a_dry_run_names_the_seeds_and_what_they_cost(harness: Seeded, survivor: Survivor) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from simulators.vsphere_client import log_in
-from simulators.vsphere_server import VSphere, run_vsphere
+from simulators.vsphere_server import VSphere
 
 # The harness of the contract suite beside us.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,13 +31,6 @@ class OnTwo(VmwareHarness):
 
 class WorkerOnTwo(OnTwo, VmwareWorkerHarness):
     pass
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[VSphere]:
-    with run_vsphere(tmp_path / "vsphere", lease_timeout="3s") as running:
-        yield running
-        assert running.report()["problems"] == []
 
 
 def folders(server: VSphere) -> list[str]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,8 @@ import pytest
 from pyVmomi import vim
 from servers import Server
 from simulators.rough_line import RoughLine
-from simulators.vsphere_client import Client, log_in
-from simulators.vsphere_server import VSphere, run_vsphere
+from simulators.vsphere_client import Client
+from simulators.vsphere_server import VSphere
 from simulators.vsphere_worker import PlayedWorker
 from transfer.killing import in_child
 from transfer.support import MIB, make_disk, noise, poke
@@ -52,24 +51,6 @@ class LargeHarness(VmwareOwnWorkerHarness):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "WATCH_SECONDS", 0.5)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[VSphere]:
-    with run_vsphere(tmp_path / "vsphere", lease_timeout="3s") as running:
-        yield running
-        assert running.report()["problems"] == []
-
-
-@pytest.fixture
-def played(tmp_path: Path, server: VSphere) -> Iterator[PlayedWorker]:
-    with PlayedWorker(server, tmp_path / "worker") as played:
-        yield played
-
-
-@pytest.fixture
-def client(server: VSphere) -> Client:
-    return log_in(server)
 
 
 @pytest.fixture

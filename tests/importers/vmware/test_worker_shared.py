@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from simulators.vsphere_server import VSphere, run_vsphere
+from simulators.vsphere_server import VSphere
 from simulators.vsphere_worker import PlayedWorker
 from transfer.killing import in_child
 
@@ -34,19 +34,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(use, "BEAT", 0.5)
     monkeypatch.setattr(use, "SILENT", 5.0)
     monkeypatch.setattr(worker, "LOOK_SECONDS", 0.1)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[VSphere]:
-    with run_vsphere(tmp_path / "vsphere", lease_timeout="3s") as running:
-        yield running
-        assert running.report()["problems"] == []
-
-
-@pytest.fixture
-def played(tmp_path: Path, server: VSphere) -> Iterator[PlayedWorker]:
-    with PlayedWorker(server, tmp_path / "worker") as played:
-        yield played
 
 
 @pytest.fixture
