@@ -633,8 +633,10 @@ def test_a_run_that_is_over_costs_one_look_and_no_reading(disaster: Make) -> Non
 
 def test_a_journal_has_no_process_killed_that_is_not_a_conductor() -> None:
     stranger = subprocess.Popen(["sleep", "60"])
-    ours = subprocess.Popen(["sh", "-c", "sleep 60; : failback run conduct"])
+    ours = subprocess.Popen(["sh", "-c", "echo; sleep 60; : failback run conduct"], stdout=subprocess.PIPE)
+    assert ours.stdout is not None
     try:
+        ours.stdout.readline()  # a process that has just become another program has no words for a moment
         assert not succession.end_sleeper({"pid": stranger.pid})
         assert stranger.poll() is None
         assert succession.end_sleeper({"pid": ours.pid})

@@ -8,7 +8,6 @@ What is written to a nonpersistent one goes nowhere: its loop device is on a cop
 from __future__ import annotations
 
 import base64
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.conftest import AgentProcess, running_agent
+from nbd.tools import run
 from pyVmomi import vim
 
 from simulators.numbered import numbered
@@ -83,16 +83,23 @@ class Kernel:
         for file in self._there.keys() - now.keys():
             self._there.pop(file).close()
         for file in now.keys() - self._there.keys():
-            with ExitStack() as stack:
-                disk = now[file]
-                if disk["mode"] == "independent_nonpersistent":
-                    file_there = Path(stack.enter_context(TemporaryDirectory())) / "copy.raw"
-                    convert = ["qemu-img", "convert", "-f", disk["format"], "-O", "raw", file, str(file_there)]
-                    subprocess.run(convert, check=True)
-                else:
-                    file_there = Path(file)
-                stack.enter_context(numbered(file_there, disk["uuid"].replace("-", "")))
-                self._there[file] = stack.pop_all()
+            try:
+                self._there[file] = _plugged(now[file])
+            except AssertionError:
+                # Unplugged and deleted since the report.
+                if Path(file).exists():
+                    raise
+
+
+def _plugged(disk: dict[str, Any]) -> ExitStack:
+    file = Path(disk["file"])
+    with ExitStack() as stack:
+        if disk["mode"] == "independent_nonpersistent":
+            copy = Path(stack.enter_context(TemporaryDirectory())) / "copy.raw"
+            run("qemu-img", "convert", "-f", disk["format"], "-O", "raw", file, copy)
+            file = copy
+        stack.enter_context(numbered(file, disk["uuid"].replace("-", "")))
+        return stack.pop_all()
 
 
 @contextmanager

@@ -31,7 +31,8 @@ done 2>/dev/null
 """
 """The service of this guest is one that can be told to hold still."""
 NUMBER = "cat /run/failback-guest/journal"
-SAID = f'echo "acknowledged $({NUMBER})" >/dev/ttyS0'
+SAID = f'echo "acknowledged $({NUMBER})" >/dev/ttyS0; stty -F /dev/ttyS0 -echo'
+"""Ends when the line has left the machine, for which a change of the settings waits: it is paused next."""
 
 
 @pytest.fixture(scope="module")
