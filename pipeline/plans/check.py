@@ -351,17 +351,18 @@ def _reachable(world: World, name: str, wanted: Wanted) -> Iterator[Found]:
 def _conditions(world: World) -> Iterator[Found]:
     waits = 0
     for condition in world.plan.conditions:
-        subject = f"condition {condition.name}"
+        at_once = condition.when == "start"
+        subject = f"condition {condition.name}" + ("" if at_once else " before a cutover")
         try:
             answer = condition_of(condition).look(world)
         except UsageError as error:
             yield _found("", "error", subject, error.message, error.remedy or "correct its settings")
             continue
         except FailbackError as error:
-            waits += 1
+            waits += at_once
             yield _found("", "note", subject, f"waiting: {error.message}", error.remedy)
             continue
-        waits += not answer.holds
+        waits += at_once and not answer.holds
         yield _found("", "note", subject, f"{'holds' if answer.holds else 'waiting'}: {answer.seen}")
     if waits:
         yield _found("", "note", "conditions", f"a run would wait for {count(waits, 'condition')} now")

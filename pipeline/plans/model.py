@@ -16,6 +16,7 @@
         traffic: [{name: dns, kind: command, settings: {open: [...], close: [...], observe: [...]}}]
     conditions:
       - {name: fresh, kind: point-age, settings: {younger: 24h}}
+      - {name: night, kind: window, when: cutover, settings: {times: ["22:00-05:00"]}}
     rehearsal: {before_cutover: true}
     approvals: {cutover: true, gate: false, commit: true}
     on_failure: hold
@@ -120,6 +121,8 @@ class Condition(Model):
     name: Name
     kind: Kind
     settings: Settings = Field(default_factory=dict)
+    when: Literal["start", "cutover"] = "start"
+    """start: before a run exports and stages; cutover: before each group's downtime begins, after its approval."""
     within: Positive | None = None
 
 
@@ -142,6 +145,7 @@ class Deadlines(Model):
     """By the store's clock. What is late is held, never undone by itself."""
 
     conditions: Positive | None = None
+    """Of all conditions together; those before a cutover are counted by themselves, for each group."""
     downtime: Positive | None = None
     """From the first machine's services stopped to the gate open."""
     checks: Positive = 900.0
@@ -160,6 +164,9 @@ class Commit(Model):
 class Limits(Model):
     parallel: Annotated[int, Field(ge=1, le=64)] = 4
     """Machines worked on at once."""
+    catch_up: Positive | None = 900.0
+    """What was staged longer ago is exported and staged once more before a group's downtime begins, and so is what took
+    longer, while each such round takes less than half of the one before. null: never."""
 
 
 Calendar = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9*:,./~_+ -]+$")]

@@ -35,12 +35,25 @@ from pipeline.errors import (
 )
 from pipeline.home.control import Controller
 from pipeline.progress import Counters, Watch
-from pipeline.runs.crew import WAITING, Answers, Crew
+from pipeline.runs.crew import WAITING, Answers, Crew, waited_since
 from pipeline.runs.decide import Ask, Do, Finish, Hold, Look, Next, Over, Paused, Turn, Wait, decide, touched
 from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
 from pipeline.runs.effects.reading import release_all
 from pipeline.runs.effects.table import VERBS
-from pipeline.runs.entries import Asked, Away, Decided, Ended, Entry, Finished, Held, Intended, Met, Taken, Turned
+from pipeline.runs.entries import (
+    Asked,
+    Away,
+    Decided,
+    Ended,
+    Entry,
+    Finished,
+    Held,
+    Intended,
+    Met,
+    Taken,
+    Turned,
+    Waits,
+)
 from pipeline.runs.fold import RunState, step
 from pipeline.runs.journal import Journal, Moved
 from pipeline.runs.status import check_whole, clock_key, encode_status, progress_of, status_key, status_of, who
@@ -134,26 +147,28 @@ class Conductor:
                 with suppress(FailbackError):
                     self._beat_once(ended=True)
 
-    def only_waits(self) -> bool:
+    def only_waits(self) -> Look | None:
         """Whether nothing keeps the run but conditions that do not hold yet. They are looked at without taking over,
         and what was seen is shown as a conductor's: a journal does not grow while a run waits for days."""
         self._refresh()
-        if self.state.newest is None:
-            return False
+        if self.state.newest is None or not self.state.waits:
+            return None
         repository = self.crew.ground.repository
         status = status_of(repository, self.state)
         if status is not None and self.state.conductor and not (status.ended or is_dead(self.state, self.here)):
-            return False  # somebody else looks at them, or is to be replaced
-        if not isinstance(decide(self.state, self.crew.plan, self.crew.abilities, self.state.newest), Look):
-            return False
+            return None  # somebody else looks at them, or is to be replaced
         probe = StoreClock(repository.store, clock_key(self.run))
         now = probe.look(b"{}")
-        answers = self.crew.look(self.state, now)
-        if answers.holds or self._late(answers, now):
-            return False
+        coming = decide(self.state, self.crew.plan, self.crew.abilities, now)
+        if not isinstance(coming, Look) or (coming.group and coming.group not in self.state.awaited):
+            return None
+        answers = self.crew.look(self.state, now, coming.group)
+        if answers.holds or self._late(coming, answers, now):
+            return None
+        self.seen = answers.seen
         said = {"conditions": answers.seen, "ended": True}
         probe.look(encode_status(repository, probe.key, self.here.document(), said))
-        return True
+        return coming
 
     def now(self) -> datetime:
         """The store's time. Raises StoreError when nothing was conducted yet."""
@@ -181,7 +196,7 @@ class Conductor:
             case Do(effects):
                 self._all(effects)
             case Look():
-                return self._looked(wait)
+                return self._looked(coming, wait)
             case Ask(what, binding, shown, fresh):
                 if fresh:
                     self._word(Asked(conductor=self.number, what=what, binding=binding, shown=shown))
@@ -211,18 +226,20 @@ class Conductor:
                 release_all(self.crew.ground.repository, self.crew.plan, self.run)
         return True
 
-    def _looked(self, wait: bool) -> bool:
+    def _looked(self, coming: Look, wait: bool) -> bool:
         now = self._clock.now()
-        answers = self.crew.look(self.state, now)
+        answers = self.crew.look(self.state, now, coming.group)
         awaited = {name for name, seen in answers.seen.items() if seen.startswith(WAITING)}
         for name in (name for name in answers.seen if name in awaited ^ self._awaited):
             self.crew.tell("", f"{name}: {answers.seen[name]}")
         self._awaited = awaited
         self.seen = self.status["conditions"] = answers.seen
         if answers.holds:
-            self._word(Met(conductor=self.number, answers=answers.seen))
+            self._word(Met(conductor=self.number, answers=answers.seen, group=coming.group))
             return True
-        if what := self._late(answers, now):
+        if coming.group and coming.group not in self.state.awaited:
+            self._word(Waits(conductor=self.number, answers=answers.seen, group=coming.group))
+        if what := self._late(coming, answers, now):
             self._word(
                 Held(
                     conductor=self.number,
@@ -236,12 +253,13 @@ class Conductor:
             self._nap(LOOK_SECONDS)
         return wait
 
-    def _late(self, answers: Answers, now: datetime) -> str:
+    def _late(self, coming: Look, answers: Answers, now: datetime) -> str:
         """What was waited for longer than the plan allows; empty: nothing, or a person knows."""
         if "waiting" in self.state.accepted:
             return ""
         allowed = self.crew.plan.deadlines.conditions
-        late = allowed is not None and now - (self.state.started or now) > timedelta(seconds=allowed)
+        since = waited_since(self.state, coming.group, now)
+        late = allowed is not None and now - since > timedelta(seconds=allowed)
         return answers.expired or ("all conditions together" if late else "")
 
     # -- effects ---------------------------------------------------------------------------------------------------

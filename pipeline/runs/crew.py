@@ -27,7 +27,7 @@ WAITING = "waiting: "
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What came of one look at all conditions: by name what was seen, and whether all hold."""
+    """What came of one look at conditions: by name what was seen, and whether all hold."""
 
     seen: dict[str, str]
     holds: bool
@@ -43,8 +43,8 @@ class Crew:
     plan: Plan
     source: Source
     abilities: Abilities
-    look: Callable[[RunState, datetime], Answers]
-    """At the conditions."""
+    look: Callable[[RunState, datetime, str], Answers]
+    """At the conditions of the beginning, or of a group's cutover."""
     source_control: Controller = field(default_factory=Controller)
     """The one that the source was made with."""
     watch: Callable[[str], Watch] = field(default=lambda _effect: ignore)
@@ -85,14 +85,19 @@ def crew_of(
         restless=frozenset(name for name, can in able.items() if can.quiesce == "none"),
     )
 
-    def look(state: RunState, now: datetime) -> Answers:
-        return _looked(ground, plan, source, state, now)
+    def look(state: RunState, now: datetime, group: str) -> Answers:
+        return _looked(ground, plan, source, state, now, group)
 
     return Crew(ground, plan, source, abilities, look, source_control=control, watch=watch, tell=tell)
 
 
-def _looked(ground: Ground, plan: Plan, source: Source, state: RunState, now: datetime) -> Answers:
-    waited = now - (state.started or now)
+def waited_since(state: RunState, group: str, now: datetime) -> datetime:
+    """Since when the conditions of the beginning, or of a group's cutover, are waited for."""
+    return state.awaited.get(group, now) if group else state.started or now
+
+
+def _looked(ground: Ground, plan: Plan, source: Source, state: RunState, now: datetime, group: str) -> Answers:
+    waited = now - waited_since(state, group, now)
     seen, holds, expired = dict[str, str](), True, ""
     with ExitStack() as stack:
         world = World(
@@ -105,7 +110,7 @@ def _looked(ground: Ground, plan: Plan, source: Source, state: RunState, now: da
             run=state.run,
             flags=frozenset(state.flags),
         )
-        for condition in plan.conditions:
+        for condition in (c for c in plan.conditions if c.when == ("cutover" if group else "start")):
             answer = _answer(condition, world)
             seen[condition.name] = ("holds: " if answer.holds else WAITING) + answer.seen
             if not answer.holds:

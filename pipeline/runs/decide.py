@@ -21,6 +21,7 @@ from pipeline.runs.line import (
     UNDONE_BY,
     Abilities,
     Approval,
+    CatchUp,
     Conditions,
     Effects,
     Soak,
@@ -31,6 +32,8 @@ from pipeline.runs.line import (
 
 RED = 3
 """Looks in a row that found something wrong while the gate is open, after which a person is called."""
+MET_SECONDS = 60.0
+"""So long conditions of a cutover that held are good for beginning it."""
 PERSONAL = ("source-lost", "foreign-change", "clock-suspect")
 """Words for what went wrong that no plan decides about: a person is called, whatever it says."""
 
@@ -44,7 +47,9 @@ class Do:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The conditions are to be looked at, and waited for."""
+    """The conditions are to be looked at, and waited for: those of the beginning, or of a group's cutover."""
+
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +126,17 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
         if group and not suspect and (late := _late(state, plan, group, now)) is not None:
             return late
         match item:
-            case Conditions():
+            case Conditions(group=""):
                 if state.met is None:
                     return Look()
+            case Conditions(group=name):
+                if suspect and not _claimed(state, plan, name):
+                    return Hold("clock-suspect", suspect, _before(state.run), journaled=False)
+                if not _claimed(state, plan, name) and not _met_now(state, plan, name, now):
+                    return Look(name)
+            case CatchUp(machines=machines):
+                if (behind := _catching_up(state, plan, group, machines, None if suspect else now)) is not None:
+                    return behind
             case Effects(names=names):
                 if any(state.effect(name).failed for name in names):
                     return _failed(state, plan, names, group)
@@ -147,6 +160,52 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
     if not home:
         return Finish("rolled back")
     return Finish("committed" if len(home) == len(plan.groups) and not state.stay else "partly committed")
+
+
+def _claimed(state: RunState, plan: Plan, group: str) -> bool:
+    """The cutover of this group has begun."""
+    return any(state.began(f"claim/{m}") for m in plan_group(plan, group).machines)
+
+
+def _met_now(state: RunState, plan: Plan, group: str, now: datetime) -> bool:
+    """The conditions of its cutover held just now, and nothing that takes time was done since."""
+    met = state.met_before.get(group)
+    if met is None or now - met > timedelta(seconds=MET_SECONDS):
+        return False
+    rounds = [effect for m in plan_group(plan, group).machines for effect in state.catch_ups(m)]
+    return all(effect.ended is None or effect.ended <= met for effect in rounds)
+
+
+def _catching_up(
+    state: RunState, plan: Plan, group: str, machines: tuple[str, ...], now: datetime | None
+) -> Next | None:
+    """None: their disks at home are near enough. A round that was begun is ended, also where no clock is believed."""
+    if _claimed(state, plan, group):
+        return None
+    last = max((len(state.catch_ups(m)) for m in machines), default=0)
+    names = tuple(f"catchup/{m}/{last}" for m in machines) if last else ()
+    if any(state.effect(name).failed for name in names):
+        return _failed(state, plan, names, group)
+    if todo := tuple(name for name in names if not state.done(name)):
+        return Do(todo)
+    limit = plan.limits.catch_up
+    if limit is None or now is None or not machines:
+        return None
+    ended, took = _round(state, machines, last)
+    late = now - ended > timedelta(seconds=limit)
+    nearing = last == 0 or took * 2 < _round(state, machines, last - 1)[1]
+    if late or (nearing and took > timedelta(seconds=limit)):
+        return Do(tuple(f"catchup/{m}/{last + 1}" for m in machines))
+    return None
+
+
+def _round(state: RunState, machines: tuple[str, ...], number: int) -> tuple[datetime, timedelta]:
+    """(when it ended, how long it took): of the exports and stages at the beginning (0), or of a later round."""
+    first = [f"catchup/{m}/{number}" if number else f"export/{m}" for m in machines]
+    last = first if number else [f"stage/{m}" for m in machines]
+    begun = [t for name in (*first, *last) if (t := state.effect(name).since) is not None]
+    ended = [t for name in last if (t := state.effect(name).ended) is not None]
+    return max(ended), max(ended) - min(begun)
 
 
 def touched(state: RunState) -> bool:
@@ -339,7 +398,8 @@ def _rest(state: RunState, plan: Plan, group: str, machine: str) -> list[str]:
 
 def _window(state: RunState, machine: str) -> str:
     """Its newest point of this run, and what would be lost with it."""
-    known = [state.effect(f"{verb}/{machine}").result for verb in ("final", "stage", "export")]
+    effects = [state.effect(f"final/{machine}"), state.staged(machine), state.effect(f"export/{machine}")]
+    known = [effect.result for effect in effects]
     newest = max((r for r in known if r.get("taken")), key=lambda r: int(r.get("sequence", 0)), default=None)
     if newest is None:
         return "its newest point: what was written since is lost"

@@ -88,11 +88,21 @@ class Away(Model):
 
 
 class Met(Model):
-    """All conditions held at one moment."""
+    """All conditions held at one moment: those of the beginning, or those of a group's cutover."""
 
     kind: Literal["met"] = "met"
     conductor: int
     answers: dict[str, str]
+    group: str = ""
+
+
+class Waits(Model):
+    """Conditions of a group's cutover did not hold: from here on they are waited for."""
+
+    kind: Literal["waits"] = "waits"
+    conductor: int
+    answers: dict[str, str]
+    group: str
 
 
 class Asked(Model):
@@ -147,7 +157,7 @@ class Finished(Model):
 
 
 Body = Annotated[
-    Started | Taken | Intended | Ended | Away | Met | Asked | Held | Turned | Decided | Finished,
+    Started | Taken | Intended | Ended | Away | Met | Waits | Asked | Held | Turned | Decided | Finished,
     Field(discriminator="kind"),
 ]
 _BODY: TypeAdapter[Any] = TypeAdapter(Body)
@@ -161,7 +171,7 @@ class Entry:
     id: str
     time: datetime
     by: str
-    body: Started | Taken | Intended | Ended | Away | Met | Asked | Held | Turned | Decided | Finished
+    body: Started | Taken | Intended | Ended | Away | Met | Waits | Asked | Held | Turned | Decided | Finished
 
 
 def to_record(id_: str, by: str, body: Model) -> dict[str, Any]:

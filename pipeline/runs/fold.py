@@ -23,6 +23,7 @@ from pipeline.runs.entries import (
     Started,
     Taken,
     Turned,
+    Waits,
 )
 
 
@@ -118,6 +119,11 @@ class RunState:
     away: list[tuple[datetime, timedelta]] = field(default_factory=list)
     """Times for which the store was away, and when it was back."""
     met: dict[str, str] | None = None
+    """What was seen of the conditions of the beginning when all held."""
+    met_before: dict[str, datetime] = field(default_factory=dict)
+    """By group, when the conditions of its cutover held last."""
+    awaited: dict[str, datetime] = field(default_factory=dict)
+    """Groups whose cutover waits for conditions, and since when."""
     questions: dict[str, Question] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
     paused: str = ""
@@ -155,6 +161,21 @@ class RunState:
 
     def began(self, name: str) -> bool:
         return self.effect(name).began
+
+    @property
+    def waits(self) -> bool:
+        """For conditions, unless a person is waited for as well."""
+        return self.met is None or bool(self.awaited)
+
+    def catch_ups(self, machine: str) -> list[Effect]:
+        """Rounds by which its disks at home followed it after they had been staged, in their order."""
+        prefix = f"catchup/{machine}/"
+        numbers = sorted(int(name.removeprefix(prefix)) for name in self.effects if name.startswith(prefix))
+        return [self.effect(f"{prefix}{number}") for number in numbers]
+
+    def staged(self, machine: str) -> Effect:
+        """The newest that made its disks at home equal a point while it worked."""
+        return next((e for e in reversed(self.catch_ups(machine)) if e.done), self.effect(f"stage/{machine}"))
 
     @property
     def failed(self) -> list[str]:
@@ -198,7 +219,7 @@ def step(state: RunState, entry: Entry) -> None:
             state.started, state.started_by = entry.time, entry.by
         case Taken() as body:
             state.conductor, state.process = body.conductor, body.process
-        case Intended() | Ended() | Away() | Met() | Asked() | Held() | Turned() | Finished() as body:
+        case Intended() | Ended() | Away() | Met() | Waits() | Asked() | Held() | Turned() | Finished() as body:
             # What a conductor appends after another has taken over was done in ignorance.
             if body.conductor == state.conductor:
                 _conducted(state, entry, body)
@@ -207,7 +228,7 @@ def step(state: RunState, entry: Entry) -> None:
 
 
 def _conducted(
-    state: RunState, entry: Entry, body: Intended | Ended | Away | Met | Asked | Held | Turned | Finished
+    state: RunState, entry: Entry, body: Intended | Ended | Away | Met | Waits | Asked | Held | Turned | Finished
 ) -> None:
     match body:
         case Intended():
@@ -227,8 +248,13 @@ def _conducted(
             effect.ended = entry.time
         case Away():
             state.away.append((entry.time, timedelta(seconds=body.seconds)))
-        case Met():
+        case Met(group=""):
             state.met = body.answers
+        case Met(group=group):
+            state.met_before[group] = entry.time
+            state.awaited.pop(group, None)
+        case Waits(group=group):
+            state.awaited.setdefault(group, entry.time)
         case Asked():
             state.questions[body.what] = Question(body.what, body.binding, entry.time, body.shown)
             answer = state.answers.get(body.what)
@@ -238,6 +264,7 @@ def _conducted(
             state.stand = Stand(body.state, body.reason, body.remedy, entry.time)
         case Turned():
             state.back.setdefault(body.group, body.reason)
+            state.awaited.pop(body.group, None)
             state.stand = None
         case Finished():
             state.outcome, state.finished = body.outcome, entry.time
@@ -267,6 +294,7 @@ def _decided(state: RunState, entry: Entry, body: Decided) -> None:
             state.stand = None
         case "rollback":
             state.back.setdefault(body.what, f"asked for by {said}")
+            state.awaited.pop(body.what, None)
             if body.discard:
                 state.discard.add(body.what)
             state.stand = None

@@ -33,7 +33,17 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    pass
+    """Those of the beginning, or of a group's cutover."""
+
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """Disks at home that have fallen behind follow once more, so that little is left for the downtime."""
+
+    group: str
+    machines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +59,8 @@ class Soak:
     group: str
 
 
-Item = Effects | Conditions | Approval | Soak
-READY = ("preflight", "export", "stage", "rehearse")
+Item = Effects | Conditions | CatchUp | Approval | Soak
+READY = ("preflight", "export", "stage", "rehearse", "catchup")
 """Verbs before anything at the takeover site is touched but by reading."""
 UNDONE_BY: dict[str, tuple[str, ...]] = {
     "close": ("open",),
@@ -112,6 +122,9 @@ def _forth(state: RunState, plan: Plan, group: Group, abilities: Abilities) -> I
     waves = [[m for m in wave if m not in state.stay] for wave in group.waves]
     if plan.approvals.cutover:
         yield Approval(f"cutover/{name}", name)
+    if any(condition.when == "cutover" for condition in plan.conditions):
+        yield Conditions(name)
+    yield CatchUp(name, tuple(going))
     yield _each("claim", going, name)
     still = [[m for m in wave if m not in abilities.restless] for wave in waves]
     for wave, quiet in zip(reversed(waves), reversed(still), strict=True):

@@ -24,6 +24,7 @@ from pipeline.runs.entries import (
     Started,
     Taken,
     Turned,
+    Waits,
 )
 from pipeline.runs.fold import Effect, RunState, asked_now, open_question
 from pipeline.runs.line import UNDONE_BY, ordered
@@ -34,9 +35,10 @@ Written = Mapping[str, int]
 NOTHING: Written = MappingProxyType({})
 Steps = tuple[tuple[str, str], ...]
 STEPS: Steps = (
-    ("export", "exported"), ("stage", "staged"), ("quiesce", "quiesced"), ("final", "last point taken"),
-    ("stop", "stopped"), ("prove", "proved off"), ("lock", "locked"), ("refresh", "refreshed"), ("own", "owned"),
-    ("boot", "started at home"), ("verify", "verified"), ("commit", "home for good"),
+    ("export", "exported"), ("stage", "staged"), ("catchup", "caught up"), ("quiesce", "quiesced"),
+    ("final", "last point taken"), ("stop", "stopped"), ("prove", "proved off"), ("lock", "locked"),
+    ("refresh", "refreshed"), ("own", "owned"), ("boot", "started at home"), ("verify", "verified"),
+    ("commit", "home for good"),
 )  # fmt: skip
 """Verbs of one machine in their order, and what is true once they are done."""
 BACK: Steps = (("halt", "off at home"), ("return", "given back"), ("restart", "runs at the takeover site"))
@@ -62,6 +64,8 @@ def headline(state: RunState) -> str:
         return f"asks for approval: {', '.join(asked)}"
     if state.met is None:
         return "waits for its conditions"
+    if state.awaited:
+        return f"waits for the conditions of a cutover: {', '.join(state.awaited)}"
     running = [name for name, e in state.effects.items() if e.began and not e.done and not e.failed]
     return f"under way: {', '.join(running)}" if running else "under way"
 
@@ -100,7 +104,8 @@ def machine_line(state: RunState, machine: str, *, back: bool = False) -> str:
     elif back and begun(state, machine):
         reached, steps = "goes back", BACK
     for verb, words in steps:
-        effect = state.effect(f"{verb}/{machine}")
+        effect = next(reversed(state.catch_ups(machine)), None) if verb == "catchup" else None
+        effect = effect or state.effect(f"{verb}/{machine}")
         if effect.done:
             reached = words
         elif effect.failed:
@@ -109,7 +114,7 @@ def machine_line(state: RunState, machine: str, *, back: bool = False) -> str:
             return f"{reached}; {verb} is under way{_again(effect)}"
     if steps is BACK:
         return reached
-    point = state.effect(f"final/{machine}").result.get("point") or state.effect(f"stage/{machine}").result.get("point")
+    point = state.effect(f"final/{machine}").result.get("point") or state.staged(machine).result.get("point")
     return f"{reached}  ({point})" if point else reached
 
 
@@ -230,8 +235,8 @@ def _entry(body: Body) -> str:
             return f"{body.effect}: failed{', and is tried again' if body.transient else ''}: {body.error}"
         case Away():
             return f"the store was away for {body.seconds:.0f} s"
-        case Met():
-            return ", ".join(body.answers)
+        case Met() | Waits():
+            return f"{body.group}: {', '.join(body.answers)}" if body.group else ", ".join(body.answers)
         case Asked():
             return f"{body.what}: {', '.join(map(str, body.shown.get('points', {}).values()))}".rstrip(": ")
         case Held():

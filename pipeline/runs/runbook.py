@@ -62,7 +62,7 @@ def _group(
 
 
 def _machine(state: RunState, plan: Plan, machine: str, epoch: Epoch, place: dict[str, Any]) -> str:
-    point = state.effect(f"final/{machine}").result.get("point") or state.effect(f"stage/{machine}").result.get("point")
+    point = state.effect(f"final/{machine}").result.get("point") or state.staged(machine).result.get("point")
     proof = state.effect(f"prove/{machine}").result
     rows = [
         f"- now: {machine_line(state, machine, back=plan.group_of(machine).name in state.back)}",
@@ -89,7 +89,7 @@ def _finish(state: RunState, plan: Plan, group: Group) -> list[str]:
 
 def _lacking(state: RunState, machine: str) -> list[str]:
     """What the disks at home do not hold yet."""
-    here = state.effect(f"stage/{machine}").result.get("point")
+    here = state.staged(machine).result.get("point")
     if not state.done(f"final/{machine}"):
         what = f"what {machine} wrote since {here} is" if here else f"the disks of {machine} are"
         return [f"{what} not at home: export it once more and bring that home, or decide to lose it"]

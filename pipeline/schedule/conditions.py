@@ -34,12 +34,12 @@ def earlier(repository: Repository, stored: Stored) -> Over | str | None:
 
 
 def waiting(world: World) -> dict[str, str]:
-    """By name, what was seen of conditions that do not hold now; those that only a run can meet are left to it. Raises
-    UsageError for what can never hold."""
+    """By name, what was seen of conditions that do not hold now; those that a run waits for later, and those that only
+    a run can meet, are left to it. Raises UsageError for what can never hold."""
     found = {}
     for condition in world.plan.conditions:
         kind = condition_of(condition)
-        if kind.of_run:
+        if kind.of_run or condition.when == "cutover":
             continue
         try:
             answer = kind.look(world)

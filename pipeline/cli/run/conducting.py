@@ -45,7 +45,8 @@ def conducted(invocation: Invocation, run: str, stored: Stored, *, wait: bool, a
         try:
             crew = crew_of(ground, stored.plan, source, control, watch=lambda _effect: meter, tell=tell)
             conductor = Conductor(crew, run)
-            coming = conductor.conduct(wait=wait, attend=attend)
+            waits = None if wait else conductor.only_waits()
+            coming = waits or conductor.conduct(wait=wait, attend=attend)
         finally:
             source.close()
     written = written_at_home(ground, conductor.state, stored.plan)
@@ -59,7 +60,7 @@ def ending(
     from pipeline.runs.report import document, lines
 
     invocation.output.say(*lines(state, stored.plan, coming, written))
-    if state.met is None:
+    if state.waits:
         invocation.output.say(*(f"    {name}: {answer}" for name, answer in seen.items()))
     return Ending(code_of(coming), {**document(state, stored.plan, coming, written), "conditions": seen})
 

@@ -26,7 +26,7 @@ def show(
 
     repository = invocation.open_repository()
     state, stored = find_run(repository, run)
-    looked = looked_at(repository, state.run) if state.met is None else None
+    looked = looked_at(repository, state.run) if state.waits else None
     now = status_lines(state, status_of(repository, state), looked) if state.outcome is None else []
     written = written_here(invocation, state, stored)
     invocation.output.say(*lines(state, stored.plan, None, written), *now)

@@ -54,7 +54,7 @@ def watch(
     written, asked = dict[str, int](), float("-inf")
 
     def picture() -> Picture:
-        looked = looked_at(repository, state.run) if state.met is None else None
+        looked = looked_at(repository, state.run) if state.waits else None
         status = [] if state.outcome is not None else status_lines(state, status_of(repository, state), looked)
         return machines(state, stored.plan), [*standing(state, stored.plan, None, written), *status]
 

@@ -79,8 +79,8 @@ class Job:
     def point(self, machine: str = "") -> Point:
         """The one that comes home: of the set, where there is one yet, else what was staged, else the newest."""
         name = machine or self.subject
-        for effect in (f"final/{name}", f"stage/{name}"):
-            if sequence := self.state.effect(effect).result.get("sequence"):
+        for effect in (self.state.effect(f"final/{name}"), self.state.staged(name)):
+            if sequence := effect.result.get("sequence"):
                 point = load(self.repository, name, int(sequence))
                 if point is None:
                     raise CatalogueError(f"{name}@{sequence} is void", remedy=f"`failback list {name}`")

@@ -22,11 +22,11 @@ RUN_TAG, STEP_TAG = "failback-run", "failback-step"
 _ELSEWHERE_SECONDS = 2.0
 
 
-def export(job: Job) -> Result:
-    """While the machine works."""
+def export(job: Job, step: str = "export") -> Result:
+    """While the machine works. `step` tells the points of one run from each other."""
     if who := job.state.vouched.get(job.subject):
         return _given_up(job, who)
-    return _exported(job, final=False)
+    return _exported(job, step, final=False)
 
 
 def final(job: Job) -> Result:
@@ -35,7 +35,7 @@ def final(job: Job) -> Result:
         return _given_up(job, who)
     if not job.source.able(job.subject, job.settings).reads:
         return _from_elsewhere(job)
-    return _exported(job, final=True)
+    return _exported(job, "final", final=True)
 
 
 def make_set(job: Job) -> Result:
@@ -72,8 +72,7 @@ def holder(run: str) -> str:
     return f"run-{run}"
 
 
-def _exported(job: Job, *, final: bool) -> Result:
-    step = "final" if final else "export"
+def _exported(job: Job, step: str, *, final: bool) -> Result:
     point, how = job.newest(), Result()
     if point is None or not _is_ours(point, job.run, step):
         taken = export_from(
@@ -107,7 +106,7 @@ def _is_ours(point: Point, run: str, step: str) -> bool:
 
 def _from_elsewhere(job: Job) -> Result:
     """Something else exports this machine: its final point is one that says so and is later than what was staged."""
-    staged = int(job.state.effect(f"stage/{job.subject}").result.get("sequence", 0))
+    staged = int(job.state.staged(job.subject).result.get("sequence", 0))
     job.control.tell(f"waiting for a final point of {job.subject}: `failback export {job.subject} --final ...` there")
     while True:
         job.control.check()

@@ -12,6 +12,7 @@ VERBS: dict[str, Callable[[Job], Result]] = {
     "export": reading.export,
     "stage": target.stage,
     "rehearse": target.rehearse,
+    "catchup": target.catch_up,
     "claim": sides.claim,
     "quiesce": sides.quiesce,
     "final": reading.final,

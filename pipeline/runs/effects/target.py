@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pipeline.laps import Laps
 from pipeline.plans.agree import traffic_findings
 from pipeline.runs.decide import looked_since
 from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
+from pipeline.runs.effects.reading import export
 from pipeline.runs.effects.sides import check_free
 from pipeline.runs.ownership import current
 from pipeline.target import Build, Importer, Intent
@@ -68,6 +70,15 @@ def stage(job: Job) -> Result:
         check_free(current(job.repository, job.subject))
     point = job.newest() or job.point()
     return _staged(job, point)
+
+
+def catch_up(job: Job) -> Result:
+    """What the machine wrote since is exported, and its disks at home equal the newest point once more."""
+    machine, _, number = job.subject.partition("/")
+    job = replace(job, subject=machine)
+    if job.source.able(machine, job.settings).reads:
+        export(job, f"catch-up-{number}")
+    return stage(job)
 
 
 def refresh(job: Job) -> Result:
