@@ -113,12 +113,14 @@ def test_conditions_are_looked_at_once_and_waiting_is_no_error(scene: Scene) -> 
         conditions=[
             {"name": "go", "kind": "flag", "settings": {"flag": "go"}},
             {"name": "fresh", "kind": "point-age", "settings": {"younger": "1h"}},
+            {"name": "night", "kind": "command", "when": "cutover", "settings": {"argv": ["false"]}},
         ],
     )
     assert of(found, "error") == []
     notes = {subject: text for _machine, subject, text in of(found, "note")}
     assert notes["condition go"] == "waiting: a person has to set flag go when there is a run"
     assert notes["condition fresh"].startswith("holds: db: newest point db@1")
+    assert notes["condition night before a cutover"].startswith("waiting: ")
     assert notes["conditions"] == "a run would wait for 1 condition now"
 
 

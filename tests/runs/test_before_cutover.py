@@ -13,7 +13,7 @@ import pytest
 from manifests.names import run_entry_key
 from pipeline.catalogue import points
 from pipeline.plans.model import Plan
-from pipeline.runs.decide import Ask, Do, Look, Over, decide
+from pipeline.runs.decide import Ask, Do, Hold, Look, Over, decide
 from pipeline.runs.entries import Ended, Entry, Intended, Met, Started, Waits
 from pipeline.runs.fold import RunState, fold
 from pipeline.runs.journal import Journal
@@ -289,8 +289,8 @@ def test_one_that_fails_to_catch_up_is_held_with_nothing_touched(disaster: Make)
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def rounds(*minutes: int, idle: int = 0) -> object:
-    """What is decided when the export and stage at the beginning, and each later round, took so many minutes."""
+def ready(*minutes: int) -> tuple[RunState, datetime]:
+    """A run before its cutover, whose export and stage at the beginning, and each later round, took so many minutes."""
     found: list[Entry] = []
     now = START
 
@@ -311,7 +311,12 @@ def rounds(*minutes: int, idle: int = 0) -> object:
     for number, took in enumerate(minutes[1:], 1):
         for m in MACHINES:
             did(f"catchup/{m}/{number}", took if m == "db" else 0)
-    state: RunState = fold("shop-20260301-000000-abcdef", found)
+    return fold("shop-20260301-000000-abcdef", found), now
+
+
+def rounds(*minutes: int, idle: int = 0) -> object:
+    """What is decided so many minutes later."""
+    state, now = ready(*minutes)
     return decide(state, Plan.model_validate(DOCUMENT), Abilities(), now + timedelta(minutes=idle))
 
 
@@ -332,3 +337,14 @@ def test_it_follows_in_ever_shorter_rounds_as_long_as_they_become_shorter() -> N
     assert rounds(480, 400) == CLAIM  # it writes as fast as it is read: more rounds bring nothing
     assert rounds(480, 400, idle=16) == caught(2)
     assert rounds(480, 60, 40) == CLAIM
+
+
+def test_by_a_clock_that_is_not_to_be_believed_no_window_opens_and_nothing_is_late() -> None:
+    state, now = ready(480)
+    waits = Plan.model_validate({**DOCUMENT, "conditions": [GO]})
+    hold = decide(state, waits, Abilities(), now, suspect="it jumped")
+    assert isinstance(hold, Hold)
+    assert (hold.state, hold.reason) == ("clock-suspect", "it jumped")
+    state.accepted.add("clock-suspect")
+    assert decide(state, waits, Abilities(), now, suspect="it jumped") == Look("shop")
+    assert decide(ready(480)[0], Plan.model_validate(DOCUMENT), Abilities(), now, suspect="it jumped") == CLAIM

@@ -20,10 +20,11 @@ CONDITIONS = [
     {"name": "fresh", "kind": "point-age", "settings": {"younger": "1h", "machines": ["db"]}},
     {"name": "takeover", "kind": "source"},
     {"name": "go", "kind": "flag", "settings": {"flag": "go"}},
+    {"name": "night", "kind": "command", "when": "cutover", "settings": {"argv": ["false"]}},
 ]
 
 
-def test_what_is_waited_for_is_said_and_flags_are_left_to_the_run(scene: Scene) -> None:
+def test_what_is_waited_for_is_said_and_flags_and_conditions_of_cutovers_are_left_to_the_run(scene: Scene) -> None:
     scene.plan = parse_plan(shop(conditions=CONDITIONS), where="test")
     scene.source.down = True
     assert list(waiting(scene.world())) == ["fresh", "takeover"]
