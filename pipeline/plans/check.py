@@ -15,13 +15,14 @@ from pipeline.finding import Finding, Severity
 from pipeline.home.ready import findings as target_findings
 from pipeline.plans.agree import condition_of, traffic_findings
 from pipeline.plans.condition import World
-from pipeline.plans.model import MachinePlan
+from pipeline.plans.model import MachinePlan, Plan
 from pipeline.schedule.calendar import check_calendar
 from pipeline.source import SourceAbilities
 from pipeline.target import Intent
 from pipeline.transfer.forecast import forecast
 from pipeline.units import count, duration, size
 from pipeline.verify.checks import ports_of
+from pipeline.verify.duration import DAY
 from pipeline.wanted import Wanted
 from pipeline.wanted import resolve as resolve_mapping
 
@@ -349,6 +350,7 @@ def _reachable(world: World, name: str, wanted: Wanted) -> Iterator[Found]:
 
 
 def _conditions(world: World) -> Iterator[Found]:
+    yield from _approved_in_time(world.plan)
     waits = 0
     for condition in world.plan.conditions:
         at_once = condition.when == "start"
@@ -366,6 +368,20 @@ def _conditions(world: World) -> Iterator[Found]:
         yield _found("", "note", subject, f"{'holds' if answer.holds else 'waiting'}: {answer.seen}")
     if waits:
         yield _found("", "note", "conditions", f"a run would wait for {count(waits, 'condition')} now")
+
+
+def _approved_in_time(plan: Plan) -> Iterator[Found]:
+    short = plan.approvals.cutover and plan.approvals.valid < DAY
+    for condition in plan.conditions:
+        if short and (condition.kind, condition.when) == ("window", "cutover"):
+            yield _found(
+                "",
+                "warning",
+                f"condition {condition.name}",
+                f"a yes to the cutover is good for {duration(plan.approvals.valid)}: the window may open "
+                "later, and then it is asked anew",
+                "`approvals: {valid: 24h}`, or longer",
+            )
 
 
 def _found(machine: str, severity: Severity, subject: str, message: str, remedy: str = "") -> Found:

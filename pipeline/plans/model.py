@@ -164,9 +164,10 @@ class Commit(Model):
 class Limits(Model):
     parallel: Annotated[int, Field(ge=1, le=64)] = 4
     """Machines worked on at once."""
-    catch_up: Positive | None = 900.0
+    catch_up: Annotated[Positive, Field(ge=60)] | None = 900.0
     """What was staged longer ago is exported and staged once more before a group's downtime begins, and so is what took
-    longer, while each such round takes less than half of the one before. null: never."""
+    longer, while each such round takes less than half of the one before; while conditions of the cutover are waited
+    for, after four times as long. At least a minute. null: never."""
 
 
 Calendar = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9*:,./~_+ -]+$")]

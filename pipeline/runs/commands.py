@@ -144,7 +144,7 @@ def _rolling(state: RunState, plan: Plan, word: Decided) -> str:
     if any(state.began(f"commit/{m}") for m in group.machines):
         return f"{word.what} is home for good"
     if not any(state.began(f"claim/{m}") for m in group.machines):
-        return f"{word.what} was not touched: `cancel` ends the run"
+        return "" if touched(state) else f"{word.what} was not touched: `cancel` ends the run"
     if gate_opened(state, group) is not None and not word.discard:
         return f"users may have written at home since the gate of {word.what} opened: --discard gives that up"
     return ""

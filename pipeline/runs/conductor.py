@@ -36,7 +36,7 @@ from pipeline.errors import (
 from pipeline.home.control import Controller
 from pipeline.progress import Counters, Watch
 from pipeline.runs.crew import WAITING, Answers, Crew, waited_since
-from pipeline.runs.decide import Ask, Do, Finish, Hold, Look, Next, Over, Paused, Turn, Wait, decide, touched
+from pipeline.runs.decide import Ask, Do, Finish, Hold, Look, Next, Over, Paused, Turn, Wait, decide, giving_up, touched
 from pipeline.runs.effects.job import ClockSuspect, ForeignChange, Job, Result
 from pipeline.runs.effects.reading import release_all
 from pipeline.runs.effects.table import VERBS
@@ -160,7 +160,7 @@ class Conductor:
         probe = StoreClock(repository.store, clock_key(self.run))
         now = probe.look(b"{}")
         coming = decide(self.state, self.crew.plan, self.crew.abilities, now)
-        if not isinstance(coming, Look) or (coming.group and coming.group not in self.state.awaited):
+        if not isinstance(coming, Look) or (coming.group and not self.state.waits_for(coming.group)):
             return None
         answers = self.crew.look(self.state, now, coming.group)
         if answers.holds or self._late(coming, answers, now):
@@ -237,7 +237,7 @@ class Conductor:
         if answers.holds:
             self._word(Met(conductor=self.number, answers=answers.seen, group=coming.group))
             return True
-        if coming.group and coming.group not in self.state.awaited:
+        if coming.group and not self.state.waits_for(coming.group):
             self._word(Waits(conductor=self.number, answers=answers.seen, group=coming.group))
         if what := self._late(coming, answers, now):
             self._word(
@@ -245,7 +245,7 @@ class Conductor:
                     conductor=self.number,
                     state="waiting",
                     reason=f"{what} was waited for as long as the plan allows",
-                    remedy=f"`failback run retry {self.run}` waits on, `failback run cancel {self.run}` gives up",
+                    remedy=f"`failback run retry {self.run}` waits on, {self._giving_up(coming)} gives up",
                 )
             )
             return True
@@ -253,9 +253,14 @@ class Conductor:
             self._nap(LOOK_SECONDS)
         return wait
 
+    def _giving_up(self, coming: Look) -> str:
+        if coming.group:
+            return giving_up(self.state, self.crew.plan, coming.group)
+        return f"`failback run cancel {self.run}`"
+
     def _late(self, coming: Look, answers: Answers, now: datetime) -> str:
         """What was waited for longer than the plan allows; empty: nothing, or a person knows."""
-        if "waiting" in self.state.accepted:
+        if not coming.group and "waiting" in self.state.accepted:
             return ""
         allowed = self.crew.plan.deadlines.conditions
         since = waited_since(self.state, coming.group, now)
@@ -345,8 +350,9 @@ class Conductor:
             )
 
     def _patient(self, name: str, error: FailbackError, attempt: int) -> bool:
-        """Whether it is tried again without asking. A dead writer elsewhere takes its time to be known as dead."""
-        if not isinstance(error, SessionHeld):
+        """Whether it is tried again without asking. A dead writer elsewhere takes its time to be known as dead; what
+        catches up waits as long for a rehearsal, or whoever else works on the place."""
+        if not isinstance(error, SessionHeld) and not (isinstance(error, PlaceHeld) and name.startswith("catchup/")):
             return attempt < TRIES
         since = self.state.effect(name).since
         return since is None or self._clock.now() - since < EXPIRY + SILENT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from pipeline.errors import FailbackError, UsageError
@@ -98,7 +98,7 @@ def waited_since(state: RunState, group: str, now: datetime) -> datetime:
 
 def _looked(ground: Ground, plan: Plan, source: Source, state: RunState, now: datetime, group: str) -> Answers:
     waited = now - waited_since(state, group, now)
-    seen, holds, expired = dict[str, str](), True, ""
+    seen, holds, expired, began = dict[str, str](), True, "", _boottime()
     with ExitStack() as stack:
         world = World(
             repository=ground.repository,
@@ -110,14 +110,25 @@ def _looked(ground: Ground, plan: Plan, source: Source, state: RunState, now: da
             run=state.run,
             flags=frozenset(state.flags),
         )
-        for condition in (c for c in plan.conditions if c.when == ("cutover" if group else "start")):
-            answer = _answer(condition, world)
+        # What looks at the clock comes last: others may take their time.
+        for condition in sorted(_of(plan, group), key=lambda condition: condition.kind == "window"):
+            passed = timedelta(seconds=_boottime() - began)
+            answer = _answer(condition, replace(world, now=now + passed))
             seen[condition.name] = ("holds: " if answer.holds else WAITING) + answer.seen
             if not answer.holds:
                 holds = False
                 if condition.within is not None and waited > timedelta(seconds=condition.within):
                     expired = expired or condition.name
     return Answers(seen, holds, expired)
+
+
+def _of(plan: Plan, group: str) -> list[Condition]:
+    """Conditions of the beginning, or of a group's cutover."""
+    return [c for c in plan.conditions if c.when == ("cutover" if group else "start")]
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _answer(condition: Condition, world: World) -> Answer:

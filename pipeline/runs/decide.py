@@ -34,6 +34,8 @@ RED = 3
 """Looks in a row that found something wrong while the gate is open, after which a person is called."""
 MET_SECONDS = 60.0
 """So long conditions of a cutover that held are good for beginning it."""
+WAITING_ROUNDS = 4
+"""Disks follow so many times less often while a cutover waits for its conditions: each round is a point more."""
 PERSONAL = ("source-lost", "foreign-change", "clock-suspect")
 """Words for what went wrong that no plan decides about: a person is called, whatever it says."""
 
@@ -130,10 +132,11 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
                 if state.met is None:
                     return Look()
             case Conditions(group=name):
-                if suspect and not _claimed(state, plan, name):
-                    return Hold("clock-suspect", suspect, _before(state.run), journaled=False)
-                if not _claimed(state, plan, name) and not _met_now(state, plan, name, now):
-                    return Look(name)
+                if not _down(state, plan, name) and not _met_now(state, plan, name, now):
+                    judged = _withdrawn(state, plan, name, None if suspect else now)
+                    if suspect and judged is None:
+                        judged = Hold("clock-suspect", suspect, giving_up(state, plan, name), journaled=False)
+                    return judged or Look(name)
             case CatchUp(machines=machines):
                 if (behind := _catching_up(state, plan, group, machines, None if suspect else now)) is not None:
                     return behind
@@ -162,9 +165,9 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
     return Finish("committed" if len(home) == len(plan.groups) and not state.stay else "partly committed")
 
 
-def _claimed(state: RunState, plan: Plan, group: str) -> bool:
-    """The cutover of this group has begun."""
-    return any(state.began(f"claim/{m}") for m in plan_group(plan, group).machines)
+def _down(state: RunState, plan: Plan, group: str) -> bool:
+    """Its downtime has begun: that is ended, whatever holds. A claim stops nothing."""
+    return any(state.began(f"{verb}/{m}") for verb in ("quiesce", "stop") for m in plan_group(plan, group).machines)
 
 
 def _met_now(state: RunState, plan: Plan, group: str, now: datetime) -> bool:
@@ -180,32 +183,59 @@ def _catching_up(
     state: RunState, plan: Plan, group: str, machines: tuple[str, ...], now: datetime | None
 ) -> Next | None:
     """None: their disks at home are near enough. A round that was begun is ended, also where no clock is believed."""
-    if _claimed(state, plan, group):
+    if _down(state, plan, group):
         return None
     last = max((len(state.catch_ups(m)) for m in machines), default=0)
     names = tuple(f"catchup/{m}/{last}" for m in machines) if last else ()
     if any(state.effect(name).failed for name in names):
         return _failed(state, plan, names, group)
-    if todo := tuple(name for name in names if not state.done(name)):
-        return Do(todo)
-    limit = plan.limits.catch_up
-    if limit is None or now is None or not machines:
-        return None
-    ended, took = _round(state, machines, last)
-    late = now - ended > timedelta(seconds=limit)
-    nearing = last == 0 or took * 2 < _round(state, machines, last - 1)[1]
-    if late or (nearing and took > timedelta(seconds=limit)):
-        return Do(tuple(f"catchup/{m}/{last + 1}" for m in machines))
-    return None
+    todo = tuple(name for name in names if not state.done(name))
+    if not todo and now is not None and _fell_behind(state, plan, group, machines, last, now):
+        todo = tuple(f"catchup/{m}/{last + 1}" for m in machines)
+    return (_withdrawn(state, plan, group, now) or Do(todo)) if todo else None
 
 
-def _round(state: RunState, machines: tuple[str, ...], number: int) -> tuple[datetime, timedelta]:
-    """(when it ended, how long it took): of the exports and stages at the beginning (0), or of a later round."""
+def _fell_behind(state: RunState, plan: Plan, group: str, machines: tuple[str, ...], last: int, now: datetime) -> bool:
+    """Whether one more round brings the disks at home nearer than the last one left them."""
+    if plan.limits.catch_up is None or not machines:
+        return False
+    if group in state.met_at_once and _met_now(state, plan, group, now):
+        return False  # however long it took to look at them
+    limit = timedelta(seconds=plan.limits.catch_up)
+    rounds = [_round(state, machines, number, limit) for number in range(max(0, last - 1), last + 1)]
+    newest = rounds[-1]
+    if now - newest.ended > limit * (WAITING_ROUNDS if group == state.awaiting else 1):
+        return True
+    if newest.took <= limit:
+        return False
+    again = newest.interrupted and (last == 1 or not rounds[0].interrupted)
+    return last == 0 or newest.took * 2 < rounds[0].took or again
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    ended: datetime
+    took: timedelta
+    interrupted: bool
+    """Some of its machines are as it left them, others as it found them much later."""
+
+
+def _round(state: RunState, machines: tuple[str, ...], number: int, limit: timedelta) -> _Round:
+    """Of the exports and stages at the beginning (0), or a later one."""
     first = [f"catchup/{m}/{number}" if number else f"export/{m}" for m in machines]
     last = first if number else [f"stage/{m}" for m in machines]
-    begun = [t for name in (*first, *last) if (t := state.effect(name).since) is not None]
-    ended = [t for name in last if (t := state.effect(name).ended) is not None]
-    return max(ended), max(ended) - min(begun)
+    effects = [state.effect(name) for name in dict.fromkeys((*first, *last))]
+    times = sorted((e.since, e.ended) for e in effects if e.since is not None and e.ended is not None)
+    ended, interrupted = times[0][1], any(e.attempts > 1 for e in effects)
+    for since, end in times:
+        interrupted = interrupted or since - ended > limit
+        ended = max(ended, end)
+    return _Round(ended, ended - times[0][0], interrupted)
+
+
+def giving_up(state: RunState, plan: Plan, group: str) -> str:
+    """The command that gives up the cutover of a group that was not begun."""
+    return way_back(state, plan, group) if touched(state) else f"`failback run cancel {state.run}`"
 
 
 def touched(state: RunState) -> bool:
@@ -273,7 +303,7 @@ def _asked(state: RunState, plan: Plan, what: str, group: str, now: datetime) ->
     if not answer.yes:
         reason = _no(answer)
         if what.startswith("cutover/"):
-            return Hold("rejected", reason, f"`failback run cancel {state.run}`, or approve it after all", False)
+            return Hold("rejected", reason, f"{giving_up(state, plan, group)}, or approve it after all", False)
         return Turn(group, reason) if what.startswith("gate/") else _refused(state, plan, group, reason)
     if now - answer.time > timedelta(seconds=plan.approvals.valid):
         if what.startswith("cutover/"):

@@ -122,8 +122,12 @@ class RunState:
     """What was seen of the conditions of the beginning when all held."""
     met_before: dict[str, datetime] = field(default_factory=dict)
     """By group, when the conditions of its cutover held last."""
+    met_at_once: set[str] = field(default_factory=set)
+    """Groups for which they did when they were looked at: it was not waited for them."""
     awaited: dict[str, datetime] = field(default_factory=dict)
-    """Groups whose cutover waits for conditions, and since when."""
+    """Groups whose cutover waits for conditions, or waited, and since when; a person's word begins it anew."""
+    awaiting: str = ""
+    """The group whose cutover waits for conditions now."""
     questions: dict[str, Question] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
     paused: str = ""
@@ -165,7 +169,11 @@ class RunState:
     @property
     def waits(self) -> bool:
         """For conditions, unless a person is waited for as well."""
-        return self.met is None or bool(self.awaited)
+        return self.met is None or bool(self.awaiting)
+
+    def waits_for(self, group: str) -> bool:
+        """For the conditions of this group's cutover; and the journal says since when."""
+        return group == self.awaiting and group in self.awaited
 
     def catch_ups(self, machine: str) -> list[Effect]:
         """Rounds by which its disks at home followed it after they had been staged, in their order."""
@@ -252,9 +260,11 @@ def _conducted(
             state.met = body.answers
         case Met(group=group):
             state.met_before[group] = entry.time
-            state.awaited.pop(group, None)
+            (state.met_at_once.discard if group == state.awaiting else state.met_at_once.add)(group)
+            state.awaiting = ""
         case Waits(group=group):
             state.awaited.setdefault(group, entry.time)
+            state.awaiting = group
         case Asked():
             state.questions[body.what] = Question(body.what, body.binding, entry.time, body.shown)
             answer = state.answers.get(body.what)
@@ -264,7 +274,7 @@ def _conducted(
             state.stand = Stand(body.state, body.reason, body.remedy, entry.time)
         case Turned():
             state.back.setdefault(body.group, body.reason)
-            state.awaited.pop(body.group, None)
+            state.awaiting = ""
             state.stand = None
         case Finished():
             state.outcome, state.finished = body.outcome, entry.time
@@ -272,6 +282,8 @@ def _conducted(
 
 def _decided(state: RunState, entry: Entry, body: Decided) -> None:
     said = f"{entry.by}: {body.reason}" if body.reason else entry.by
+    if body.verb in ("approve", "resume", "retry"):
+        state.awaited.clear()  # what a person was waited for is no condition's fault
     match body.verb:
         case "approve" | "reject":
             if state.stand is not None and state.stand.state in ("approval-expired", "rejected"):
@@ -294,7 +306,7 @@ def _decided(state: RunState, entry: Entry, body: Decided) -> None:
             state.stand = None
         case "rollback":
             state.back.setdefault(body.what, f"asked for by {said}")
-            state.awaited.pop(body.what, None)
+            state.awaiting = ""
             if body.discard:
                 state.discard.add(body.what)
             state.stand = None

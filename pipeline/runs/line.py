@@ -40,7 +40,8 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """Disks at home that have fallen behind follow once more, so that little is left for the downtime."""
+    """Disks at home that have fallen behind follow once more, so that little is left for the downtime. It stands before
+    the conditions of the cutover: some of them ask for it, and what failed is told while they are waited for."""
 
     group: str
     machines: tuple[str, ...]
@@ -122,9 +123,9 @@ def _forth(state: RunState, plan: Plan, group: Group, abilities: Abilities) -> I
     waves = [[m for m in wave if m not in state.stay] for wave in group.waves]
     if plan.approvals.cutover:
         yield Approval(f"cutover/{name}", name)
+    yield CatchUp(name, tuple(going))
     if any(condition.when == "cutover" for condition in plan.conditions):
         yield Conditions(name)
-    yield CatchUp(name, tuple(going))
     yield _each("claim", going, name)
     still = [[m for m in wave if m not in abilities.restless] for wave in waves]
     for wave, quiet in zip(reversed(waves), reversed(still), strict=True):

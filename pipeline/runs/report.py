@@ -64,8 +64,8 @@ def headline(state: RunState) -> str:
         return f"asks for approval: {', '.join(asked)}"
     if state.met is None:
         return "waits for its conditions"
-    if state.awaited:
-        return f"waits for the conditions of a cutover: {', '.join(state.awaited)}"
+    if state.awaiting:
+        return f"waits for the conditions of a cutover: {state.awaiting}"
     running = [name for name, e in state.effects.items() if e.began and not e.done and not e.failed]
     return f"under way: {', '.join(running)}" if running else "under way"
 

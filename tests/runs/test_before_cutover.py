@@ -3,6 +3,7 @@ home that have fallen behind follow once more."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,15 +12,19 @@ from typing import Any
 import pytest
 
 from manifests.names import run_entry_key
-from pipeline.catalogue import points
+from pipeline.catalogue import latest, points
+from pipeline.home.control import Controller
+from pipeline.home.site import Ground
 from pipeline.plans.model import Plan
+from pipeline.runs.crew import source_of
 from pipeline.runs.decide import Ask, Do, Hold, Look, Over, decide
 from pipeline.runs.entries import Ended, Entry, Intended, Met, Started, Waits
-from pipeline.runs.fold import RunState, fold
+from pipeline.runs.fold import RunState, fold, step
 from pipeline.runs.journal import Journal
 from pipeline.runs.line import Abilities
 from pipeline.runs.report import headline, lines
 from pipeline.runs.wake import Wakes
+from pipeline.sources.export import export_from
 from runs.conftest import DOCUMENT, MACHINES, Disaster
 from runs.test_killed import check_home
 from runs.test_states import HOUR, entries, held, on
@@ -224,16 +229,41 @@ def test_conditions_that_held_long_ago_have_to_hold_now(disaster: Make, tmp_path
     assert d.works_at_takeover() == list(MACHINES)
 
 
-def test_a_downtime_that_was_begun_is_ended_whatever_holds(disaster: Make, tmp_path: Path) -> None:
+def test_a_claim_is_no_downtime_and_what_was_quiesced_is_ended_whatever_holds(disaster: Make, tmp_path: Path) -> None:
     door = tmp_path / "open"
-    door.touch()
-    d = disaster(conditions=[file_there(door)])
+    for call, ends in (("put leases/", False), ("quiesce", True)):
+        door.touch()
+        d = disaster(conditions=[file_there(door)], approvals={**ASKED, "valid": "30h"})
+        d.begin()
+        d.conduct()
+        d.tell("approve")
+        assert d.killed(1, d.conduct, only=call)
+        door.unlink()
+        d.later(12 * HOUR)
+        coming = d.conduct(wait=False)
+        if ends:
+            assert isinstance(coming, Ask)
+            assert d.state().done("boot/db")
+        else:
+            assert coming == Look("shop")
+            assert d.works_at_takeover() == list(MACHINES)
+            assert d.state().catch_ups("db")[-1].done
+            d.later(20 * HOUR)
+            assert held(d, "approval-expired")
+
+
+def test_what_looks_at_the_clock_is_looked_at_last(disaster: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime.now(UTC)
+    times = [f"{now:%H:%M}-{now + timedelta(minutes=5):%H:%M}"]
+    window = {"name": "night", "kind": "window", "when": "cutover", "settings": {"zone": "UTC", "times": times}}
+    slow = {"name": "slow", "kind": "command", "when": "cutover", "settings": {"argv": ["true"]}}
+    d = disaster(conditions=[window, slow])
     d.begin()
-    assert d.killed(1, d.conduct, only="put leases/")
-    door.unlink()
-    d.later(timedelta(minutes=2))
+    with monkeypatch.context() as patch:
+        ticks = itertools.count(step=600)
+        patch.setattr("pipeline.runs.crew._boottime", lambda: next(ticks))
+        assert d.conduct(wait=False) == Look("shop")
     assert isinstance(d.conduct(), Ask)
-    assert d.state().done("boot/db")
 
 
 @pytest.mark.parametrize("call", ["put runs/", "put leases/", "reading", "exported", "create_"])
@@ -284,24 +314,139 @@ def test_one_that_fails_to_catch_up_is_held_with_nothing_touched(disaster: Make)
     assert d.state().done("boot/db")
 
 
+def test_a_round_that_failed_is_told_though_conditions_do_not_hold(disaster: Make, tmp_path: Path) -> None:
+    door = tmp_path / "open"
+    door.touch()
+    d = disaster(conditions=[file_there(door)], approvals={**ASKED, "valid": "30h"})
+    d.begin()
+    d.conduct()
+    d.later(HOUR)
+    d.tell("approve")
+    on(d, "reading", lambda: (door.unlink(), setattr(d.estate, "silent", True)))
+    assert "catchup/" in held(d, "source-lost").reason
+
+
+def test_while_it_waits_its_disks_follow_and_a_short_window_is_enough(disaster: Make, tmp_path: Path) -> None:
+    door = tmp_path / "open"
+    condition = file_there(door) | {"within": "100h"}
+    d = disaster(conditions=[condition], approvals={**ASKED, "cutover": False})
+    d.begin()
+    assert d.conduct(wait=False) == Look("shop")
+    for _ in range(10):
+        d.later(timedelta(minutes=40))
+        conductor = d.conductor()
+        if conductor.only_waits() is None:
+            assert conductor.conduct(wait=False) == Look("shop")
+    assert len(d.state().catch_ups("db")) == 5  # after an hour, when somebody looks: each second time
+    # A window that closes while the last round is made: what is waited for is the same wait.
+    since = d.state().awaited["shop"]
+    d.later(timedelta(minutes=40))
+    door.touch()
+    on(d, "reading", door.unlink)
+    assert d.conduct(wait=False) == Look("shop")
+    assert d.state().awaited["shop"] == since
+    d.later(101 * HOUR)
+    assert "door was waited for" in held(d, "waiting").reason
+
+
+def test_conditions_that_hold_only_when_it_caught_up_are_met(disaster: Make, tmp_path: Path) -> None:
+    door = tmp_path / "open"
+    d = disaster(conditions=[file_there(door)], approvals={**ASKED, "valid": "30h"})
+    d.begin()
+    d.conduct()
+    d.later(2 * HOUR)
+    d.tell("approve")
+    on(d, "reading", door.touch)
+    assert isinstance(d.conduct(wait=False), Ask)
+    assert d.state().done("boot/db")
+
+
+def test_a_machine_that_something_else_exports_may_have_its_last_point_already(disaster: Make) -> None:
+    unread = {"source": {"abilities": {"reads": False}}}
+    d = disaster(approvals={**ASKED, "valid": "30h"}, machines={"db": unread, "web-1": {}, "web-2": {}})
+
+    def exported(*, final: bool) -> None:
+        ground = Ground(d.repository, d.root / "elsewhere", Controller(), parallel=2)
+        source, parent = source_of(ground, d.plan, Controller()), latest(d.repository, "db")
+        export_from(ground, source, "db", {"abilities": {}}, parent=parent, final=final, tags={}, memory=ground.memory)
+
+    exported(final=False)
+    d.begin()
+    d.conduct()
+    d.later(2 * HOUR)
+    d.estate.machines["db"].power = "off"
+    exported(final=True)
+    d.tell("approve")
+    assert isinstance(d.conduct(), Ask)
+    assert d.state().staged("db").result["sequence"] == d.state().effect("final/db").result["sequence"] == 2
+
+
+# -- giving up ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_group_that_waits_too_long_can_be_given_up(disaster: Make, tmp_path: Path) -> None:
+    door = tmp_path / "open"
+    door.touch()
+    groups = [{"name": "data", "waves": [["db"]]}, {"name": "web", "waves": [["web-1", "web-2"]], "after": ["data"]}]
+    d = disaster(conditions=[file_there(door) | {"within": "1h"}], groups=groups)
+    d.begin()
+    assert isinstance(d.conduct(), Ask)
+    door.unlink()
+    d.tell("approve")
+    assert d.conduct(wait=False) == Look("web")
+    d.later(2 * HOUR)
+    assert f"`failback run rollback {d.run} --group web` gives up" in str(held(d, "waiting").remedy)
+    d.tell("rollback", "web")
+    assert d.conduct() == Over("partly committed")
+    assert d.works_at_takeover() == ["web-1", "web-2"]
+
+
+def test_how_long_it_may_wait_is_counted_anew_after_a_person_was_waited_for(disaster: Make) -> None:
+    boss = {"name": "boss", "kind": "flag", "within": "1h", "settings": {"flag": "boss"}}
+    d = disaster(conditions=[boss, GO | {"within": "12h"}], approvals=ASKED)
+    d.begin()
+    d.conduct(wait=False)
+    d.later(2 * HOUR)
+    held(d, "waiting")
+    d.tell("retry")
+    d.tell("flag", "boss")
+    assert isinstance(d.conduct(wait=False), Ask)
+    d.tell("approve")
+    assert d.conduct(wait=False) == Look("shop")
+    d.later(9 * HOUR)
+    assert isinstance(d.conduct(wait=False), Ask)  # too old by now, and it is night
+    d.later(15 * HOUR)
+    d.tell("approve")
+    assert d.conduct(wait=False) == Look("shop")
+    d.later(7 * HOUR)
+    d.tell("approve", "cutover/shop")
+    assert d.conduct(wait=False) == Look("shop")
+    d.tell("pause")
+    d.later(7 * HOUR)
+    d.tell("resume")
+    assert d.conduct(wait=False) == Look("shop")
+    assert len(entries(d, Waits)) == 4
+
+
 # -- how often ---------------------------------------------------------------------------------------------------------
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def ready(*minutes: int) -> tuple[RunState, datetime]:
-    """A run before its cutover, whose export and stage at the beginning, and each later round, took so many minutes."""
+def ready(*minutes: int, gap: int = 0) -> tuple[RunState, datetime]:
+    """A run before its cutover, whose export and stage at the beginning, and each later round, took so many minutes;
+    in the midst of the last one nobody worked on it for `gap`."""
     found: list[Entry] = []
     now = START
 
     def said(body: Any) -> None:
         found.append(Entry(len(found) + 1, "", now, "ada", body))
 
-    def did(name: str, took: int, **result: Any) -> None:
+    def did(name: str, took: int) -> None:
         nonlocal now
         said(Intended(conductor=0, effect=name, attempt=1))
         now += timedelta(minutes=took)
-        said(Ended(conductor=0, effect=name, attempt=1, done=True, result=result))
+        said(Ended(conductor=0, effect=name, attempt=1, done=True))
 
     said(Started(plan="shop", version=1, digest=""))
     said(Met(conductor=0, answers={}))
@@ -311,12 +456,13 @@ def ready(*minutes: int) -> tuple[RunState, datetime]:
     for number, took in enumerate(minutes[1:], 1):
         for m in MACHINES:
             did(f"catchup/{m}/{number}", took if m == "db" else 0)
+            now += timedelta(minutes=gap if (number, m) == (len(minutes) - 1, "web-1") else 0)
     return fold("shop-20260301-000000-abcdef", found), now
 
 
-def rounds(*minutes: int, idle: int = 0) -> object:
+def rounds(*minutes: int, idle: int = 0, gap: int = 0) -> object:
     """What is decided so many minutes later."""
-    state, now = ready(*minutes)
+    state, now = ready(*minutes, gap=gap)
     return decide(state, Plan.model_validate(DOCUMENT), Abilities(), now + timedelta(minutes=idle))
 
 
@@ -337,6 +483,8 @@ def test_it_follows_in_ever_shorter_rounds_as_long_as_they_become_shorter() -> N
     assert rounds(480, 400) == CLAIM  # it writes as fast as it is read: more rounds bring nothing
     assert rounds(480, 400, idle=16) == caught(2)
     assert rounds(480, 60, 40) == CLAIM
+    assert rounds(10, 5, gap=600) == caught(2)  # db is as it was ten hours ago
+    assert rounds(10, 5, 5, gap=600) == caught(3)
 
 
 def test_by_a_clock_that_is_not_to_be_believed_no_window_opens_and_nothing_is_late() -> None:
@@ -346,5 +494,18 @@ def test_by_a_clock_that_is_not_to_be_believed_no_window_opens_and_nothing_is_la
     assert isinstance(hold, Hold)
     assert (hold.state, hold.reason) == ("clock-suspect", "it jumped")
     state.accepted.add("clock-suspect")
-    assert decide(state, waits, Abilities(), now, suspect="it jumped") == Look("shop")
+    assert decide(state, waits, Abilities(), now, suspect="it jumped") == caught(1)
     assert decide(ready(480)[0], Plan.model_validate(DOCUMENT), Abilities(), now, suspect="it jumped") == CLAIM
+
+
+@pytest.mark.parametrize("waited", [False, True])
+def test_looks_that_take_longer_than_disks_may_be_behind_end_none_the_less(waited: bool) -> None:
+    """They are caught up with once more where it was waited in between, not because of how long it took to look."""
+    state, now = ready(10, 1)
+    plan = Plan.model_validate({**DOCUMENT, "conditions": [GO], "limits": {"catch_up": "1min"}})
+    assert decide(state, plan, Abilities(), now) == Look("shop")
+    if waited:
+        step(state, Entry(state.number + 1, "", now, "ada", Waits(conductor=0, answers={}, group="shop")))
+    now += timedelta(minutes=2)
+    step(state, Entry(state.number + 1, "", now, "ada", Met(conductor=0, answers={}, group="shop")))
+    assert decide(state, plan, Abilities(), now) == (caught(2) if waited else CLAIM)

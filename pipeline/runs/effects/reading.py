@@ -105,8 +105,9 @@ def _is_ours(point: Point, run: str, step: str) -> bool:
 
 
 def _from_elsewhere(job: Job) -> Result:
-    """Something else exports this machine: its final point is one that says so and is later than what was staged."""
-    staged = int(job.state.staged(job.subject).result.get("sequence", 0))
+    """Something else exports this machine: its final point is one that says so and is later than what was staged
+    at the beginning: disks that caught up may hold it already."""
+    staged = int(job.state.effect(f"stage/{job.subject}").result.get("sequence", 0))
     job.control.tell(f"waiting for a final point of {job.subject}: `failback export {job.subject} --final ...` there")
     while True:
         job.control.check()
