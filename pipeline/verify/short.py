@@ -6,16 +6,22 @@
     --hook guest:'systemctl is-active nginx'=active
     --hook exec:5432@scripts/hooks/postgresql.py
 
-What REST means is the hook's own affair (`Hook.short`). The check is required, and named like its short form.
+What REST means is the hook's own affair (`Hook.short`). The check is required, and named like its short form, a long
+one by its beginning.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 from pydantic import ValidationError
 
 from pipeline.errors import UsageError
 from pipeline.verify.checks import Check, hook_of
 from pipeline.verify.registry import hook_class
+
+NAME_LENGTH = 200
+"""Characters of a check's name (`Check.name`)."""
 
 
 def parse_hook(text: str) -> Check:
@@ -27,16 +33,24 @@ def parse_hook(text: str) -> Check:
         raise UsageError(f"--hook {text!r}: {error.message}", remedy=error.remedy) from None
     form = f"the form is {kind.form}"
     try:
-        check = Check(name=text, hook=name.strip(), settings=kind.short(rest))
+        check = Check(name=_name(text), hook=name.strip(), settings=kind.short(rest))
         hook_of(check)
     except ValidationError as error:
         raise UsageError(f"--hook {text!r}: {error.errors()[0]['msg']}", remedy=form) from None
     except ValueError as error:
         raise UsageError(f"--hook {text!r}: {error}", remedy=form) from None
     except UsageError as error:
-        message = error.message.removeprefix(f"check {text!r}: ")
+        message = error.message.removeprefix(f"check {_name(text)!r}: ")
         raise UsageError(f"--hook {text!r}: {message}", remedy=form) from None
     return check
+
+
+def _name(text: str) -> str:
+    """One that no other text has."""
+    if len(text) <= NAME_LENGTH:
+        return text
+    mark = f"... ({hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:8]})"
+    return text[: NAME_LENGTH - len(mark)] + mark
 
 
 def split_expected(text: str) -> tuple[str, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ CONDITIONS = [
     {"name": "takeover answers", "kind": "source"},
     {"name": "go", "kind": "flag", "settings": {"flag": "go", "question": "do the users know?"}},
 ]
+NIGHT = {"name": "night", "kind": "flag", "when": "cutover", "settings": {"flag": "night"}}
 
 
 def all_done(state: RunState, estate: Estate, verb: str) -> bool:
@@ -64,9 +66,10 @@ def test_an_estate_comes_home_without_a_gap_though_its_conductor_is_killed_again
     with Estate(tmp_path, minio_endpoint) as estate:
         plant_an_overlap(estate, "web-1")
         plan = estate.plan(
-            conditions=CONDITIONS,
+            conditions=[*CONDITIONS, NIGHT],
             rehearsal={"before_cutover": True},
             approvals={"cutover": True, "gate": False, "commit": True},
+            limits={"catch_up": "1min"},
         )
         assert estate.failback("plan", "check", plan).code == exitcodes.OK
 
@@ -85,8 +88,22 @@ def test_an_estate_comes_home_without_a_gap_though_its_conductor_is_killed_again
         assert estate.client.goes_on(estate.ports["takeover"])
         estate.check_one_side()
 
+        # Its disks follow once more while it waits for the night.
+        answer = estate.begun("run", "approve", "shop", "--by", "Ada")
+        estate.until(lambda state: state.awaiting == "shop", answer)
+        staged = max(ended for machine in estate.machines if (ended := state.effect(f"stage/{machine}").ended))
+        estate.until(lambda _state: datetime.now(UTC) - staged > timedelta(seconds=62), answer)
+        assert estate.failback("run", "flag", "shop", "night", "--by", "Ada").code == exitcodes.OK
+        estate.until(lambda state: all_done(state, estate, "claim"), answer)
+        answer.kill()
+        answer.wait()
+        state = estate.state()
+        for machine in estate.machines:
+            [*_, caught] = state.catch_ups(machine)
+            assert caught.result["sequence"] > state.effect(f"stage/{machine}").result["sequence"]
+
         # After the last points; between lock and boot; after a boot.
-        estate.killed_when(lambda s: all_done(s, estate, "final"), "run", "approve", "shop", "--by", "Ada")
+        estate.killed_when(lambda s: all_done(s, estate, "final"), "run", "conduct", "shop")
         estate.killed_when(lambda s: all_done(s, estate, "lock"), "run", "conduct", "shop")
         assert not any(estate.state().began(f"boot/{machine}") for machine in estate.machines)
         estate.killed_when(lambda s: s.done("boot/db"), "run", "conduct", "shop")

@@ -198,6 +198,13 @@ def test_address_path_and_status_come_apart_again(port: int, path: str, status: 
     assert (settings.port, settings.path, settings.status) == (port, path or "/", tuple(status))
 
 
+def test_a_long_command_has_a_name_of_its_own_by_its_beginning() -> None:
+    first, second = (parse_hook(f"guest:'{'x' * 300}{end}'=active") for end in "ab")
+    assert len(first.name) == len(second.name) == 200
+    assert first.name.startswith("guest:'xxx")
+    assert first.name != second.name
+
+
 @given(st.floats(0, 60), st.floats(1, 10), st.floats(0, 600), st.integers(1, 40))
 def test_pauses_grow_up_to_their_bound(interval: float, factor: float, most: float, attempts: int) -> None:
     retry = Retry(interval=interval, factor=factor, max=most)

@@ -92,7 +92,8 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     if server is None or install is None:
         pytest.skip("mariadb-server-core is not installed")
     home = tmp_path_factory.mktemp("mariadb")
-    user = [f"--user={getpass.getuser()}"]
+    # Temporary tables of two servers in one folder have the same names.
+    user = [f"--user={getpass.getuser()}", f"--tmpdir={home}"]
     checked(install, "--no-defaults", f"--datadir={home}/data", "--skip-test-db", "--skip-name-resolve", *user)
     setup = home / "setup.sql"
     setup.write_text(
