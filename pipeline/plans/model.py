@@ -205,6 +205,10 @@ class Plan(Model):
                 raise ValueError(f"two are named {twice[0]!r}, of code points that look alike")
         return value
 
+    def conditions_at(self, when: Literal["start", "cutover"]) -> list[Condition]:
+        """In their order."""
+        return [condition for condition in self.conditions if condition.when == when]
+
     def group_of(self, machine: str) -> Group:
         """The one group of a machine of this plan."""
         return next(group for group in self.groups if machine in group.machines)

@@ -240,23 +240,19 @@ class Conductor:
         if coming.group and not self.state.waits_for(coming.group):
             self._word(Waits(conductor=self.number, answers=answers.seen, group=coming.group))
         if what := self._late(coming, answers, now):
+            leave = giving_up(self.state, self.crew.plan, coming.group)
             self._word(
                 Held(
                     conductor=self.number,
                     state="waiting",
                     reason=f"{what} was waited for as long as the plan allows",
-                    remedy=f"`failback run retry {self.run}` waits on, {self._giving_up(coming)} gives up",
+                    remedy=f"`failback run retry {self.run}` waits on, {leave} gives up",
                 )
             )
             return True
         if wait:
             self._nap(LOOK_SECONDS)
         return wait
-
-    def _giving_up(self, coming: Look) -> str:
-        if coming.group:
-            return giving_up(self.state, self.crew.plan, coming.group)
-        return f"`failback run cancel {self.run}`"
 
     def _late(self, coming: Look, answers: Answers, now: datetime) -> str:
         """What was waited for longer than the plan allows; empty: nothing, or a person knows."""

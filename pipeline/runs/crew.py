@@ -111,7 +111,8 @@ def _looked(ground: Ground, plan: Plan, source: Source, state: RunState, now: da
             flags=frozenset(state.flags),
         )
         # What looks at the clock comes last: others may take their time.
-        for condition in sorted(_of(plan, group), key=lambda condition: condition.kind == "window"):
+        asked = plan.conditions_at("cutover" if group else "start")
+        for condition in sorted(asked, key=lambda condition: condition.kind == "window"):
             passed = timedelta(seconds=_boottime() - began)
             answer = _answer(condition, replace(world, now=now + passed))
             seen[condition.name] = ("holds: " if answer.holds else WAITING) + answer.seen
@@ -120,11 +121,6 @@ def _looked(ground: Ground, plan: Plan, source: Source, state: RunState, now: da
                 if condition.within is not None and waited > timedelta(seconds=condition.within):
                     expired = expired or condition.name
     return Answers(seen, holds, expired)
-
-
-def _of(plan: Plan, group: str) -> list[Condition]:
-    """Conditions of the beginning, or of a group's cutover."""
-    return [c for c in plan.conditions if c.when == ("cutover" if group else "start")]
 
 
 def _boottime() -> float:

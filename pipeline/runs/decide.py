@@ -29,13 +29,10 @@ from pipeline.runs.line import (
     line,
     plan_group,
 )
+from pipeline.runs.rounds import fell_behind, met_now
 
 RED = 3
 """Looks in a row that found something wrong while the gate is open, after which a person is called."""
-MET_SECONDS = 60.0
-"""So long conditions of a cutover that held are good for beginning it."""
-WAITING_ROUNDS = 4
-"""Disks follow so many times less often while a cutover waits for its conditions: each round is a point more."""
 PERSONAL = ("source-lost", "foreign-change", "clock-suspect")
 """Words for what went wrong that no plan decides about: a person is called, whatever it says."""
 
@@ -132,11 +129,8 @@ def decide(state: RunState, plan: Plan, abilities: Abilities, now: datetime, *, 
                 if state.met is None:
                     return Look()
             case Conditions(group=name):
-                if not _down(state, plan, name) and not _met_now(state, plan, name, now):
-                    judged = _withdrawn(state, plan, name, None if suspect else now)
-                    if suspect and judged is None:
-                        judged = Hold("clock-suspect", suspect, giving_up(state, plan, name), journaled=False)
-                    return judged or Look(name)
+                if (awaited := _awaited(state, plan, name, now, suspect)) is not None:
+                    return awaited
             case CatchUp(machines=machines):
                 if (behind := _catching_up(state, plan, group, machines, None if suspect else now)) is not None:
                     return behind
@@ -170,13 +164,15 @@ def _down(state: RunState, plan: Plan, group: str) -> bool:
     return any(state.began(f"{verb}/{m}") for verb in ("quiesce", "stop") for m in plan_group(plan, group).machines)
 
 
-def _met_now(state: RunState, plan: Plan, group: str, now: datetime) -> bool:
-    """The conditions of its cutover held just now, and nothing that takes time was done since."""
-    met = state.met_before.get(group)
-    if met is None or now - met > timedelta(seconds=MET_SECONDS):
-        return False
-    rounds = [effect for m in plan_group(plan, group).machines for effect in state.catch_ups(m)]
-    return all(effect.ended is None or effect.ended <= met for effect in rounds)
+def _awaited(state: RunState, plan: Plan, group: str, now: datetime, suspect: str) -> Next | None:
+    """None: the conditions of its cutover hold, or its downtime has begun."""
+    if _down(state, plan, group) or met_now(state, plan, group, now):
+        return None
+    if judged := _withdrawn(state, plan, group, None if suspect else now):
+        return judged
+    if suspect:
+        return Hold("clock-suspect", suspect, giving_up(state, plan, group), journaled=False)
+    return Look(group)
 
 
 def _catching_up(
@@ -190,51 +186,13 @@ def _catching_up(
     if any(state.effect(name).failed for name in names):
         return _failed(state, plan, names, group)
     todo = tuple(name for name in names if not state.done(name))
-    if not todo and now is not None and _fell_behind(state, plan, group, machines, last, now):
+    if not todo and now is not None and fell_behind(state, plan, group, machines, last, now):
         todo = tuple(f"catchup/{m}/{last + 1}" for m in machines)
     return (_withdrawn(state, plan, group, now) or Do(todo)) if todo else None
 
 
-def _fell_behind(state: RunState, plan: Plan, group: str, machines: tuple[str, ...], last: int, now: datetime) -> bool:
-    """Whether one more round brings the disks at home nearer than the last one left them."""
-    if plan.limits.catch_up is None or not machines:
-        return False
-    if group in state.met_at_once and _met_now(state, plan, group, now):
-        return False  # however long it took to look at them
-    limit = timedelta(seconds=plan.limits.catch_up)
-    rounds = [_round(state, machines, number, limit) for number in range(max(0, last - 1), last + 1)]
-    newest = rounds[-1]
-    if now - newest.ended > limit * (WAITING_ROUNDS if group == state.awaiting else 1):
-        return True
-    if newest.took <= limit:
-        return False
-    again = newest.interrupted and (last == 1 or not rounds[0].interrupted)
-    return last == 0 or newest.took * 2 < rounds[0].took or again
-
-
-@dataclass(frozen=True, slots=True)
-class _Round:
-    ended: datetime
-    took: timedelta
-    interrupted: bool
-    """Some of its machines are as it left them, others as it found them much later."""
-
-
-def _round(state: RunState, machines: tuple[str, ...], number: int, limit: timedelta) -> _Round:
-    """Of the exports and stages at the beginning (0), or a later one."""
-    first = [f"catchup/{m}/{number}" if number else f"export/{m}" for m in machines]
-    last = first if number else [f"stage/{m}" for m in machines]
-    effects = [state.effect(name) for name in dict.fromkeys((*first, *last))]
-    times = sorted((e.since, e.ended) for e in effects if e.since is not None and e.ended is not None)
-    ended, interrupted = times[0][1], any(e.attempts > 1 for e in effects)
-    for since, end in times:
-        interrupted = interrupted or since - ended > limit
-        ended = max(ended, end)
-    return _Round(ended, ended - times[0][0], interrupted)
-
-
 def giving_up(state: RunState, plan: Plan, group: str) -> str:
-    """The command that gives up the cutover of a group that was not begun."""
+    """The command that gives up what waits: the cutover of a group that was not begun, or all of the run."""
     return way_back(state, plan, group) if touched(state) else f"`failback run cancel {state.run}`"
 
 

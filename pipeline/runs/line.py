@@ -124,7 +124,7 @@ def _forth(state: RunState, plan: Plan, group: Group, abilities: Abilities) -> I
     if plan.approvals.cutover:
         yield Approval(f"cutover/{name}", name)
     yield CatchUp(name, tuple(going))
-    if any(condition.when == "cutover" for condition in plan.conditions):
+    if plan.conditions_at("cutover"):
         yield Conditions(name)
     yield _each("claim", going, name)
     still = [[m for m in wave if m not in abilities.restless] for wave in waves]

@@ -104,8 +104,8 @@ def machine_line(state: RunState, machine: str, *, back: bool = False) -> str:
     elif back and begun(state, machine):
         reached, steps = "goes back", BACK
     for verb, words in steps:
-        effect = next(reversed(state.catch_ups(machine)), None) if verb == "catchup" else None
-        effect = effect or state.effect(f"{verb}/{machine}")
+        rounds = state.catch_ups(machine) if verb == "catchup" else []
+        effect = rounds[-1] if rounds else state.effect(f"{verb}/{machine}")
         if effect.done:
             reached = words
         elif effect.failed:

@@ -37,9 +37,9 @@ def waiting(world: World) -> dict[str, str]:
     """By name, what was seen of conditions that do not hold now; those that a run waits for later, and those that only
     a run can meet, are left to it. Raises UsageError for what can never hold."""
     found = {}
-    for condition in world.plan.conditions:
+    for condition in world.plan.conditions_at("start"):
         kind = condition_of(condition)
-        if kind.of_run or condition.when == "cutover":
+        if kind.of_run:
             continue
         try:
             answer = kind.look(world)

@@ -38,10 +38,14 @@ from pipeline.verify.retry import Retry
 KEY = "checks"
 
 
+NAME_LENGTH = 200
+"""Characters of a check's name."""
+
+
 class Check(Model):
     """One check. `settings` are the hook's own."""
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH)]
     hook: Annotated[str, Field(min_length=1)]
     settings: dict[str, Any] = Field(default_factory=dict)
     level: Level = "required"

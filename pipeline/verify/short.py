@@ -17,11 +17,8 @@ import hashlib
 from pydantic import ValidationError
 
 from pipeline.errors import UsageError
-from pipeline.verify.checks import Check, hook_of
+from pipeline.verify.checks import NAME_LENGTH, Check, hook_of
 from pipeline.verify.registry import hook_class
-
-NAME_LENGTH = 200
-"""Characters of a check's name (`Check.name`)."""
 
 
 def parse_hook(text: str) -> Check:
